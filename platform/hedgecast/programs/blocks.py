@@ -1,0 +1,107 @@
+"""The numbers of a two-stage program in block form: what a program hands to a solver.
+
+With x the first-stage columns (the decision, then auxiliary columns of CVXPY's canonical form) and
+w_s the columns of scenario s, for each context b of the batch:
+
+    min   1/2 x'P x + q'x + d
+        + sum_s p_s (1/2 w_s'Q w_s + w_s'R x + 1/2 x'O x + o_s'x + c_s'w_s + e_s)
+    s.t.  A x  = a          G x        <= g
+          T x + W w_s = h_s         U x + V w_s <= k_s          for every s
+
+Axes: n first-stage columns, m scenario columns, B contexts, S scenarios. Every tensor may have size
+1 on an axis along which it does not change (so a deterministic matrix is stored once); a solver
+must not expand it needlessly. All tensors share dtype and device, and are differentiable functions
+of the scenarios and the given parameters when those require gradients.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SparseMatrix:
+    """A batch of sparse matrices with one pattern, coordinates sorted by row, then column, unique."""
+
+    rows: Tensor
+    """(nnz,) int64."""
+    cols: Tensor
+    """(nnz,) int64."""
+    shape: tuple[int, int]
+    values: Tensor
+    """(1 or B, 1 or S, nnz): axis 1 is 1 for first-stage matrices."""
+
+    @property
+    def num_nonzeros(self) -> int:
+        """Entries in the pattern."""
+        return int(self.rows.numel())
+
+    def dense(self) -> Tensor:
+        """(1 or B, 1 or S, rows, cols) dense copy, for tests and small templates."""
+        out = self.values.new_zeros(*self.values.shape[:2], *self.shape)
+        out[:, :, self.rows, self.cols] = self.values
+        return out
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BlockProblem:
+    """A batch of two-stage quadratic or linear programs; see the module's formula."""
+
+    num_contexts: int
+    num_scenarios: int
+    # first stage
+    P: SparseMatrix
+    """(n, n) symmetric, both triangles stored."""
+    q: Tensor
+    """(1 or B, n)."""
+    d: Tensor
+    """(1 or B,) constant."""
+    A: SparseMatrix
+    a: Tensor
+    """(1 or B, rows of A)."""
+    G: SparseMatrix
+    g: Tensor
+    # scenarios
+    Q: SparseMatrix
+    """(m, m) symmetric, both triangles stored."""
+    R: SparseMatrix
+    """(m, n)."""
+    O: SparseMatrix  # noqa: E741
+    """(n, n) symmetric, both triangles stored: the recourse cost's own curvature in x."""
+    o: Tensor
+    """(1 or B, 1 or S, n)."""
+    c: Tensor
+    """(1 or B, 1 or S, m)."""
+    e: Tensor
+    """(1 or B, 1 or S)."""
+    T: SparseMatrix
+    W: SparseMatrix
+    h: Tensor
+    """(1 or B, 1 or S, rows of T)."""
+    U: SparseMatrix
+    V: SparseMatrix
+    k: Tensor
+    """(1 or B, 1 or S, rows of U)."""
+
+    @property
+    def num_first(self) -> int:
+        """Columns of the first stage, n."""
+        return self.P.shape[0]
+
+    @property
+    def num_recourse(self) -> int:
+        """Columns of one scenario, m."""
+        return self.Q.shape[0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of every tensor."""
+        return self.q.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of every tensor."""
+        return self.q.device
