@@ -1,0 +1,1 @@
+"""Errors, configuration records and the axis legend: no dependencies."""

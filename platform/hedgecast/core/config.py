@@ -54,9 +54,7 @@ class Config:
                 f"missing key {_join(path, missing[0])!r}: set it ({_type_name(hints[missing[0]])})",
                 key=_join(path, missing[0]),
             )
-        converted = {
-            key: convert(value, hints[key], _join(path, key)) for key, value in values.items()
-        }
+        converted = {key: convert(value, hints[key], _join(path, key)) for key, value in values.items()}
         return cls(**converted)
 
     def to_dict(self) -> dict[str, Any]:
@@ -95,7 +93,7 @@ def convert(value: Any, hint: Any, path: str) -> Any:
         if isinstance(value, list | tuple):
             items = (convert(item, arguments[0], f"{path}[{i}]") for i, item in enumerate(value))
             return tuple(items) if origin is tuple else list(items)
-    elif origin in (dict, Mapping) or origin is not None and issubclass(origin, Mapping):
+    elif origin in (dict, Mapping) or (origin is not None and issubclass(origin, Mapping)):
         if isinstance(value, Mapping):
             return {str(k): convert(v, arguments[1], _join(path, str(k))) for k, v in value.items()}
     elif hint is float and isinstance(value, int) and not isinstance(value, bool):
@@ -104,9 +102,7 @@ def convert(value: Any, hint: Any, path: str) -> Any:
         pass
     elif isinstance(value, hint):
         return value
-    raise ConfigError(
-        f"{path} = {value!r} is a {type(value).__name__}: must be {_type_name(hint)}", key=path
-    )
+    raise ConfigError(f"{path} = {value!r} is a {type(value).__name__}: must be {_type_name(hint)}", key=path)
 
 
 def _convert_union(value: Any, hint: Any, arguments: tuple[Any, ...], path: str) -> Any:
@@ -120,9 +116,7 @@ def _convert_union(value: Any, hint: Any, arguments: tuple[Any, ...], path: str)
             return convert(value, choice, path)
         except ConfigError:
             continue
-    raise ConfigError(
-        f"{path} = {value!r} is a {type(value).__name__}: must be {_type_name(hint)}", key=path
-    )
+    raise ConfigError(f"{path} = {value!r} is a {type(value).__name__}: must be {_type_name(hint)}", key=path)
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,1 @@
+"""Tables, datasets, decision days, features, scaling and splits."""

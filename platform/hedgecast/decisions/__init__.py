@@ -1,0 +1,1 @@
+"""Backends that solve two-stage programs."""

@@ -1,0 +1,1 @@
+"""Conditional diffusion over the slots of a day."""

@@ -1,0 +1,1 @@
+"""Methods that make scenarios, and how they are trained."""

@@ -1,0 +1,1 @@
+"""Two-stage programs written as one scenario in CVXPY."""

@@ -90,7 +90,11 @@ class Decision:
         }
         scenario = int(self.infeasible_scenario[member])
         if verdict is Verdict.INFEASIBLE:
-            where = f"scenario {scenario} has no feasible recourse" if scenario >= 0 else "no decision is feasible"
+            where = (
+                f"scenario {scenario} has no feasible recourse"
+                if scenario >= 0
+                else "no decision is feasible"
+            )
             raise InfeasibleError(
                 f"context {member}: {where}; relax the recourse constraints or add a penalized slack",
                 scenario=scenario,

@@ -1,0 +1,1 @@
+"""Bundles, ONNX graphs and the model registry."""

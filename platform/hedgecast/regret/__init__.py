@@ -1,0 +1,1 @@
+"""What decisions cost when the real day comes."""

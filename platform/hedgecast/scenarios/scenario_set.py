@@ -48,7 +48,8 @@ class ScenarioSet:
             )
         if self.probabilities is not None and self.probabilities.shape != self.paths.shape[:2]:
             raise ShapeError(
-                f"probabilities has shape {tuple(self.probabilities.shape)}: must be {tuple(self.paths.shape[:2])}"
+                f"probabilities has shape {tuple(self.probabilities.shape)}: must be "
+                f"{tuple(self.paths.shape[:2])}"
             )
 
     @property

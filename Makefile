@@ -1,0 +1,52 @@
+# hedgecast: `make demo` and `make test` are the contract; the rest is for those who change the code.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check format proto bench bench-solver clean
+
+help:  ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+install: $(INSTALLED)  ## everything into .venv
+
+# torch first and alone: resolved together with the rest, pip may pick a far larger build of it.
+$(INSTALLED): pyproject.toml deploy/constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "hedgecast needs Python 3.11 or newer; $(PYTHON) is older: make PYTHON=python3.12 ..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c deploy/constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c deploy/constraints.txt -e '.[library,cluster,cpu,dev]'
+	touch $@
+
+demo: install  ## the main job on real data, end to end: runs/demo/report.html
+	$(BIN)/hedgecast demo --output runs/demo
+
+test: install  ## the whole test suite
+	$(BIN)/python -m pytest
+
+check: install  ## format, lint, types, import rules, protos: what a reviewer expects
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf format --diff --exit-code
+	$(BIN)/python deploy/generate_protos.py --check
+
+format: install  ## rewrite in the house format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+proto: install  ## generate platform/hedgecast/rpc/v1 from protos/
+	$(BIN)/python deploy/generate_protos.py
+
+bench: bench-solver  ## all benchmarks
+
+bench-solver: install  ## the structured solve against its peers; results in benchmarks/results/
+	$(BIN)/python benchmarks/bench_solver.py
+
+clean:  ## remove the environment and what runs wrote
+	rm -rf $(VENV) runs build dist
