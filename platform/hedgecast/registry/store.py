@@ -1,0 +1,242 @@
+"""The model registry: bundles under a name, numbered versions, and two aliases.
+
+MLflow keeps them. The embedded default is a sqlite file and an artifact folder under one home
+directory; in production the same code speaks to an MLflow server. ``candidate`` names the newest
+version, ``champion`` the version that is served; ``champion`` moves only through `promote`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hedgecast.core.errors import GateRefusedError, InputError, ModelNotFoundError
+from hedgecast.registry.bundle import Bundle
+from hedgecast.registry.checks import Check
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CANDIDATE = "candidate"
+CHAMPION = "champion"
+_ARTIFACT = "bundle"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """One registered version of a model."""
+
+    name: str
+    version: int
+    aliases: tuple[str, ...]
+    source: str
+    """Where the registry keeps the bundle."""
+    tags: Mapping[str, str]
+
+    @property
+    def reference(self) -> str:
+        """``name@version``."""
+        return f"{self.name}@{self.version}"
+
+
+def default_home() -> Path:
+    """The directory of the embedded registry: ``$HEDGECAST_HOME``, else the user's data directory."""
+    if home := os.environ.get("HEDGECAST_HOME"):
+        return Path(home)
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "hedgecast"
+
+
+class ModelStore:
+    """Bundles kept by MLflow.
+
+    Parameters
+    ----------
+    location : Path or str
+        A directory (embedded sqlite, made when missing), or the ``http(s)://`` address of a server.
+    """
+
+    def __init__(self, location: Path | str | None = None) -> None:
+        location = default_home() if location is None else location
+        self._artifacts: str | None = None
+        if str(location).startswith(("http://", "https://")):
+            self.uri = str(location)
+        else:
+            home = Path(location).expanduser().resolve()
+            home.mkdir(parents=True, exist_ok=True)
+            self.uri = f"sqlite:///{home / 'mlflow.db'}"
+            self._artifacts = (home / "artifacts").as_uri()
+        self._client = _client(self.uri)
+
+    def register(self, bundle: Bundle, name: str | None = None) -> ModelVersion:
+        """The new version that now holds ``bundle``, under the alias ``candidate``."""
+        name = bundle.manifest.name if name is None else name
+        run = self._client.create_run(
+            self._experiment(name), run_name=f"{name} {bundle.manifest.fingerprint[:12]}"
+        )
+        run_id = run.info.run_id
+        for key, value in bundle.manifest.metrics.items():
+            self._client.log_metric(run_id, key, value)
+        self._client.log_artifacts(run_id, str(bundle.folder), _ARTIFACT)
+        self._client.set_terminated(run_id)
+        if not self._exists(name):
+            self._client.create_registered_model(name)
+        created = self._client.create_model_version(
+            name,
+            source=f"{run.info.artifact_uri}/{_ARTIFACT}",
+            run_id=run_id,
+            tags={"fingerprint": bundle.manifest.fingerprint, "program": bundle.manifest.program.name or ""},
+        )
+        self._client.set_registered_model_alias(name, CANDIDATE, str(created.version))
+        return self.resolve(f"{name}@{created.version}")
+
+    def promote(self, reference: str, checks: list[Check]) -> ModelVersion:
+        """The version that is now ``champion``.
+
+        Parameters
+        ----------
+        reference : str
+            ``name@candidate`` or ``name@version``.
+        checks : list of Check
+            What was measured of it; all must hold.
+
+        Raises
+        ------
+        GateRefusedError
+            A check failed, or none was made; names each, its figure and its bound.
+        """
+        version = self.resolve(reference)
+        failed = [check for check in checks if not check.passed]
+        if failed or not checks:
+            why = "; ".join(str(check) for check in failed) or "no check was made"
+            raise GateRefusedError(
+                f"{version.reference} stays {', '.join(version.aliases) or 'without alias'}: {why}",
+                model=version.reference,
+                failed=[check.name for check in failed],
+            )
+        self._client.set_registered_model_alias(version.name, CHAMPION, str(version.version))
+        return self.resolve(version.reference)
+
+    def resolve(self, reference: str) -> ModelVersion:
+        """The version that ``reference`` names.
+
+        Parameters
+        ----------
+        reference : str
+            ``name@champion``, another alias, or ``name@version``; a bare name means ``champion``.
+
+        Raises
+        ------
+        ModelNotFoundError
+            No such model, alias or version; the message lists what there is.
+        """
+        name, _, suffix = reference.partition("@")
+        suffix = suffix or CHAMPION
+        known = {version.version: version for version in self.versions(name)}
+        if not known:
+            names = sorted({version.name for version in self.versions()})
+            raise ModelNotFoundError(
+                f"no model {name!r} in {self.uri}: known models: {', '.join(names) or 'none'}", model=name
+            )
+        for version in known.values():
+            if suffix in version.aliases or suffix == str(version.version):
+                return version
+        aliases = sorted({alias for version in known.values() for alias in version.aliases})
+        raise ModelNotFoundError(
+            f"model {name!r} has no alias or version {suffix!r}: versions {sorted(known)}, "
+            f"aliases {', '.join(aliases) or 'none'}",
+            model=reference,
+        )
+
+    def versions(self, name: str | None = None) -> list[ModelVersion]:
+        """All versions, or those of one model, oldest first."""
+        filter_string = None if name is None else f"name = '{_checked(name)}'"
+        models = self._client.search_registered_models(filter_string=filter_string)
+        found: list[ModelVersion] = []
+        for model in models:
+            aliases: dict[int, list[str]] = {}
+            for alias, version in model.aliases.items():
+                aliases.setdefault(int(version), []).append(alias)
+            entries = self._client.search_model_versions(f"name = '{_checked(model.name)}'")
+            found.extend(
+                ModelVersion(
+                    name=model.name,
+                    version=int(entry.version),
+                    aliases=tuple(sorted(aliases.get(int(entry.version), []))),
+                    source=str(entry.source),
+                    tags=dict(entry.tags),
+                )
+                for entry in entries
+            )
+        return sorted(found, key=lambda version: (version.name, version.version))
+
+    def fetch(self, reference: str, folder: Path) -> Bundle:
+        """A checked copy of the bundle that ``reference`` names, in ``folder / name-version``."""
+        import mlflow.artifacts
+
+        version = self.resolve(reference)
+        target = folder / f"{version.name}-{version.version}"
+        if target.exists():
+            return Bundle.open(target)
+        partial = folder / f".{target.name}.{os.getpid()}"
+        partial.mkdir(parents=True)
+        try:
+            with _quiet():
+                got = mlflow.artifacts.download_artifacts(
+                    artifact_uri=version.source, dst_path=str(partial), tracking_uri=self.uri
+                )
+            bundle = Bundle.open(Path(got))
+            Path(got).rename(target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return dataclasses.replace(bundle, folder=target)
+
+    def _exists(self, name: str) -> bool:
+        return bool(self._client.search_registered_models(filter_string=f"name = '{_checked(name)}'"))
+
+    def _experiment(self, name: str) -> str:
+        experiment = self._client.get_experiment_by_name(name)
+        if experiment is not None:
+            return str(experiment.experiment_id)
+        return str(self._client.create_experiment(name, artifact_location=self._artifacts))
+
+
+def _checked(name: str) -> str:
+    # The name goes into MLflow's filter language, which has no quoting.
+    if not name or not all(character.isalnum() or character in "-_." for character in name):
+        raise InputError(
+            f"model name {name!r}: use letters, digits, hyphens, underscores and dots only", name=name
+        )
+    return name
+
+
+def _client(uri: str) -> MlflowClient:
+    # A decision service has no business calling home.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    with _quiet():
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client.search_registered_models(max_results=1)  # makes the tables now, not at the first request
+    return client
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """MLflow's and alembic's progress notes kept off the terminal."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
