@@ -1,0 +1,83 @@
+"""The ``hedgecast`` command.
+
+Each subcommand is one function in ``hedgecast.commands`` (or in a package that registers it under the
+entry point group ``hedgecast.commands``: that is how ``serve`` comes from the Ray workers without the
+library importing Ray). Only the subcommand that is asked for is imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from hedgecast.core.errors import HedgecastError
+from hedgecast.version import __version__
+
+_COMMANDS = {
+    "demo": "hedgecast.commands.demo:demo",
+    "train": "hedgecast.commands.train:train",
+    "backtest": "hedgecast.commands.backtest:backtest",
+    "decide": "hedgecast.commands.decide:decide",
+    "models": "hedgecast.commands.models:app",
+    "solve": "hedgecast.commands.solve:solve",
+}
+_ABOUT = "Scenarios by diffusion, decisions by stochastic programs, and what they will cost."
+
+
+def build(names: list[str]) -> typer.Typer:
+    """The application with the subcommands ``names``."""
+    app = typer.Typer(
+        name="hedgecast",
+        help=_ABOUT,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",
+    )
+    app.callback()(_root)
+    homes = _homes()
+    for name in names:
+        loaded = _load(homes[name])
+        if isinstance(loaded, typer.Typer):
+            app.add_typer(loaded, name=name)
+        else:
+            app.command(name)(loaded)
+    return app
+
+
+def main() -> None:
+    """Run the command line; errors end with one message on stderr and exit code 2."""
+    homes = _homes()
+    asked = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), None)
+    app = build([asked] if asked in homes else list(homes))
+    try:
+        app()
+    except HedgecastError as error:
+        Console(stderr=True).print(f"[bold red]error[/] {error.reason}:", end=" ")
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+def _root(
+    version: bool = typer.Option(False, "--version", help="Print the version and leave.", is_eager=True),
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+def _homes() -> dict[str, str]:
+    plugins = {entry.name: entry.value for entry in entry_points(group="hedgecast.commands")}
+    return {**_COMMANDS, **plugins}
+
+
+def _load(home: str) -> Callable[..., Any] | typer.Typer:
+    module, _, attribute = home.partition(":")
+    loaded: Callable[..., Any] | typer.Typer = getattr(importlib.import_module(module), attribute)
+    return loaded
