@@ -25,8 +25,8 @@ _META = b"hedgecast"
 _DATASETS = {"german_grid": german_grid}
 
 
-def load_table(config: DataConfig, folder: Path | str = ".") -> SeriesTable:
-    """The table that a study's ``[data]`` names; a relative path starts at ``folder``.
+def load_table(config: DataConfig) -> SeriesTable:
+    """The table that a study's ``[data]`` names.
 
     Raises
     ------
@@ -34,7 +34,7 @@ def load_table(config: DataConfig, folder: Path | str = ".") -> SeriesTable:
         As ``read_table`` and ``load_dataset``; or a zone or step that is not the dataset's.
     """
     if config.path is not None:
-        return read_table(Path(folder) / config.path, config)
+        return read_table(config.path, config)
     assert config.dataset is not None
     table = load_dataset(config.dataset)
     if config.timezone != table.timezone:

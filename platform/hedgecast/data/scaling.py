@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 
 from hedgecast.core.errors import DataError, ShapeError
+from hedgecast.data.features import features
+from hedgecast.data.windows import Windows
+
+# Share of a group's largest spread that each of its entries is scaled by at least. Without it the hours around
+# sunrise, nearly constant in training, were blown up: ridge on the German study had a validation error of 5.16 GW
+# instead of 3.72 (0.02 to 0.2 differ by 0.006).
+_LEAST_SHARE = 0.05
 
 
 class Standardizer:
@@ -28,11 +35,19 @@ class Standardizer:
             raise DataError("mean must be finite and scale finite and positive: fit the scaling again")
 
     @classmethod
-    def fit(cls, values: np.ndarray) -> Self:
+    def fit(cls, values: np.ndarray, *, groups: Sequence[str] | None = None) -> Self:
         """The standardizer of ``values`` (B, ...), of training days only.
 
         An entry that never varies keeps its own unit, scale 1: it becomes zero in training, and a later
         different value is not blown up.
+
+        Parameters
+        ----------
+        values : array
+            One row per day.
+        groups : sequence of str
+            For (B, C): a group for each entry; no entry is scaled by less than 5 % of the largest spread
+            in its group.
 
         Raises
         ------
@@ -47,6 +62,8 @@ class Standardizer:
                 f"row {row} of the values to scale is not finite: leave irregular days out", row=row
             )
         mean, scale = values.mean(axis=0), values.std(axis=0)
+        if groups is not None:
+            scale = _lift(scale, np.array(groups))
         # Rounding leaves a constant with a spread near 1e-16 of its size.
         constant = scale <= 1e-12 * np.maximum(1.0, np.abs(mean))
         return cls(mean, np.where(constant, 1.0, scale))
@@ -69,3 +86,16 @@ class Standardizer:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """What ``to_dict`` made."""
         return cls(np.array(values["mean"], dtype=np.float64), np.array(values["scale"], dtype=np.float64))
+
+
+def feature_standardizer(windows: Windows) -> Standardizer:
+    """The standardizer of the features of training days; slots of one kind and column are a group."""
+    return Standardizer.fit(features(windows), groups=windows.schema.groups)
+
+
+def _lift(scale: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    lifted = scale.copy()
+    for group in np.unique(groups):
+        inside = groups == group
+        lifted[inside] = np.maximum(scale[inside], _LEAST_SHARE * scale[inside].max())
+    return lifted

@@ -130,3 +130,8 @@ class FeatureSchema(Config):
         names += [f"weekday.{name}" for name in WEEKDAYS]
         names += ["weekend", "year.cos1", "year.sin1", "year.cos2", "year.sin2", "daylight_saving"]
         return tuple(names)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """C groups: features of one kind and column that differ in the slot only, such as ``load.back1``."""
+        return tuple(name.split("[")[0] for name in self.names)

@@ -18,6 +18,8 @@ from hedgecast.core.errors import ConfigError, DataError
 from hedgecast.data.clock import local_times, show, utc_offsets
 from hedgecast.data.config import DataConfig, zone
 
+_NANOSECONDS_PER_MINUTE = 60_000_000_000
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SeriesTable:
@@ -78,6 +80,13 @@ def read_table(path: Path | str, config: DataConfig) -> SeriesTable:
             file=source,
             column=missing[0],
         )
+    for name in (config.timestamp, *config.columns):
+        if raw.column_names.count(name) > 1:
+            raise DataError(
+                f"{source}: {raw.column_names.count(name)} columns are called {name!r}: rename all but one",
+                file=source,
+                column=name,
+            )
     if not raw.num_rows:
         raise DataError(f"{source}: the file has no rows: give at least one window", file=source)
     times = _utc_times(raw[config.timestamp], config, source)
@@ -143,29 +152,35 @@ def check_grid(times: np.ndarray, step_minutes: int, source: str) -> None:
     DataError
         Duplicate or unsorted times, another step, or a gap.
     """
-    steps = np.diff(times).astype("timedelta64[s]").astype(np.int64)
-    wanted = 60 * step_minutes
+    steps = np.diff(times.astype("datetime64[ns]")).astype(np.int64)
+    wanted = step_minutes * _NANOSECONDS_PER_MINUTE
     wrong = np.flatnonzero(steps != wanted)
     if not len(wrong):
         return
-    facts: dict[str, object] = {"file": source, "row": int(wrong[0]) + 2, "time": show(times[wrong[0] + 1])}
-    where = f"{source}, row {wrong[0] + 2}: time {show(times[wrong[0] + 1])} UTC"
-    if steps[wrong[0]] == 0:
+    row = int(wrong[0]) + 1
+    step, facts = int(steps[row - 1]), {"file": source, "row": row + 1, "time": show(times[row])}
+    where = f"{source}, row {row + 1}: time {show(times[row])} UTC"
+    if step == 0:
         raise DataError(f"{where} stands twice: keep one row per time", **facts)
-    if steps[wrong[0]] < 0:
+    if step < 0:
         raise DataError(f"{where} is before that of the row above: sort the rows by time", **facts)
     values, counts = np.unique(steps, return_counts=True)
     usual = int(values[np.argmax(counts)])
     if usual != wanted:
         raise DataError(
-            f"{source}: rows are {usual / 60:g} min apart (mostly), but data.step is {step_minutes} min: "
-            "correct data.step or resample the file",
+            f"{source}: most rows are {usual / _NANOSECONDS_PER_MINUTE:g} min apart, but the step is "
+            f"{step_minutes} min: correct the step or resample the rows",
             **facts,
         )
-    first = times[wrong[0]] + np.timedelta64(step_minutes, "m")
+    if step % wanted:
+        raise DataError(
+            f"{where} is {step / _NANOSECONDS_PER_MINUTE:g} min after the row above, no multiple of the step of "
+            f"{step_minutes} min: take the row out or correct its time",
+            **facts,
+        )
     raise DataError(
-        f"{where} follows {show(times[wrong[0]])}: {steps[wrong[0]] / wanted - 1:g} steps of {step_minutes} "
-        f"min are missing from {show(first)} on ({len(wrong)} gaps in the file): add the rows",
+        f"{where} follows {show(times[row - 1])}: a gap of {step // wanted - 1} steps of {step_minutes} min "
+        f"(of {len(wrong)} irregular places): add the missing rows",
         **facts,
     )
 
@@ -243,7 +258,15 @@ def _utc_times(column: pa.ChunkedArray, config: DataConfig, source: str) -> np.n
             file=source,
             column=name,
         )
-    times: np.ndarray = column.cast(pa.timestamp("ns", column.type.tz)).to_numpy().astype("datetime64[ns]")
+    try:
+        nanoseconds = column.cast(pa.timestamp("ns", column.type.tz))
+    except pa.ArrowInvalid as error:
+        raise DataError(
+            f"{source}, column {name!r}: a time lies outside the years 1678 to 2261: {error}",
+            file=source,
+            column=name,
+        ) from error
+    times: np.ndarray = nanoseconds.to_numpy().astype("datetime64[ns]")
     return times if column.type.tz else _from_local(times, config, source)
 
 
