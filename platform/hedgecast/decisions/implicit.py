@@ -1,0 +1,276 @@
+"""Derivatives of a solution by the implicit function theorem.
+
+At a central-path point all optimality conditions are the gradient, in the primal variables and the
+multipliers v, of one function, the Lagrangian with a logarithmic barrier on the multipliers,
+
+    L(v; theta) = costs + y'(T x + W w - h) + z'(U x + V w - k) + barrier * sum log z + ...
+
+so their matrix M is the symmetric Hessian of L. For an incoming gradient g of the loss in v, with
+a = -M^-1 g (one solve with the factors of the forward pass),
+
+    d loss / d theta = d/d theta [ a' grad_v L(v; theta) ]  +  the loss's own derivative in theta.
+
+Each term below is that bracket's derivative in one tensor of the problem. Everything is in the solver's
+scaled costs; the scale cancels, because g is not scaled and M^-1 undoes it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from hedgecast.decisions.block_factor import BlockIndex
+from hedgecast.decisions.block_numbers import Entries, Numbers
+from hedgecast.decisions.interior_point import Iterate, Newton
+from hedgecast.programs.blocks import BlockProblem
+from hedgecast.programs.risk import Risk
+
+# Order of the differentiable tensors in `ImplicitSolve.apply`.
+MATRIX_NAMES = ("P", "A", "G", "Q", "R", "O", "T", "W", "U", "V")
+VECTOR_NAMES = ("q", "a", "g", "o", "c", "e", "h", "k")
+INPUT_NAMES = (*MATRIX_NAMES, *VECTOR_NAMES, "probability", "benchmark")
+_FIRST_STAGE = ("P", "A", "G", "q", "a", "g")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Solved:
+    """What the backward pass needs: the good members' numbers and their point."""
+
+    index: BlockIndex
+    numbers: Numbers
+    risk: Risk
+    members: Tensor
+    """Indices of the good members in the whole batch."""
+    point: Iterate
+    """Where gradients are taken, good members only."""
+    x: Tensor
+    """(B, n) of the whole batch."""
+    w: Tensor
+    """(B, S, m) of the whole batch."""
+    costs: Tensor
+    """(B, S) of the whole batch."""
+
+
+def differentiable(
+    solved: Solved, problem: BlockProblem, probability: Tensor, benchmark: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Solutions x (B, n), w (B, S, m) and scenario costs (B, S), with gradients where anything asks for them."""
+    inputs = [getattr(problem, name).values for name in MATRIX_NAMES]
+    inputs += [getattr(problem, name) for name in VECTOR_NAMES]
+    outputs: tuple[Tensor, Tensor, Tensor] = ImplicitSolve.apply(solved, *inputs, probability, benchmark)
+    return outputs
+
+
+class ImplicitSolve(torch.autograd.Function):
+    """The solution map; its forward pass only hands over what was solved."""
+
+    @staticmethod
+    def forward(ctx, solved: Solved, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[no-untyped-def]
+        """Copies of what was solved."""
+        ctx.solved = solved
+        ctx.shapes = [tensor.shape for tensor in inputs]
+        ctx.set_materialize_grads(False)
+        return solved.x.clone(), solved.w.clone(), solved.costs.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx, grad_x, grad_w, grad_costs):  # type: ignore[no-untyped-def]
+        """Gradients of every input that asks for one."""
+        solved: Solved = ctx.solved
+        wanted = {name for name, needed in zip(INPUT_NAMES, ctx.needs_input_grad[1:], strict=True) if needed}
+        terms = {} if not solved.members.numel() else _gradients(solved, grad_x, grad_w, grad_costs, wanted)
+        results = []
+        for name, shape in zip(INPUT_NAMES, ctx.shapes, strict=True):
+            if name not in wanted:
+                results.append(None)
+            elif name not in terms:
+                results.append(solved.x.new_zeros(shape))
+            else:
+                results.append(_fit(terms[name], shape, solved.members, solved.x.shape[0]))
+        return (None, *results)
+
+
+def _fit(value: Tensor, shape: torch.Size, members: Tensor, num_contexts: int) -> Tensor:
+    """A gradient of the good members (members first) summed or spread to its input's shape."""
+    for axis in range(1, value.ndim):
+        if shape[axis] == 1 and value.shape[axis] != 1:
+            value = value.sum(dim=axis, keepdim=True)
+    if (shape[0] == 1 and num_contexts > 1) or num_contexts == 1:
+        return value.sum(dim=0, keepdim=True).expand(shape)
+    full = value.new_zeros(shape)
+    return full.index_copy_(0, members, value.expand(value.shape[0], *shape[1:]))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Adjoint:
+    """a of the module's formula; scenario multipliers in the scenario's own units."""
+
+    x: Tensor
+    w: Tensor
+    equality: Tensor
+    multiplier: Tensor
+    y: Tensor
+    z: Tensor
+    mu: Tensor | None
+
+
+def _solve_adjoint(newton: Newton, point: Iterate, in_x: Tensor, in_w: Tensor) -> _Adjoint:
+    """The adjoint for gradients (B, n) and (m, B, S), refined once against the unregularized matrix."""
+    data = newton.numbers
+    m, n = data.Q.shape[0], data.num_first
+    B = in_x.shape[0]
+    factors = newton.factorize(point)
+    x = -in_x if newton.neutral else torch.cat([-in_x, in_x.new_zeros(B, 1)], dim=1)
+    w = -in_w / data.measure
+    nodes = torch.cat([w, w.new_zeros(data.W.shape[0], *w.shape[1:])])
+    equality = in_x.new_zeros(B, data.A.shape[1])
+    solution = newton.solve(factors, x, equality, nodes, None)
+    for _ in range(2):
+        product = newton.multiply(point, *solution)
+        correction = newton.solve(
+            factors,
+            x - product[0],
+            equality - product[1],
+            nodes - product[2],
+            None if product[3] is None else -product[3],
+        )
+        solution = (
+            solution[0] + correction[0],
+            solution[1] + correction[1],
+            solution[2] + correction[2],
+            None if solution[3] is None or correction[3] is None else solution[3] + correction[3],
+        )
+    dx, dw = solution[0][:, :n], solution[2][:m]
+    inner = data.U.apply(dx.T[:, :, None]) + data.V.apply(dw)
+    return _Adjoint(
+        x=dx,
+        w=dw,
+        equality=solution[1],
+        multiplier=point.multiplier / point.slack * (data.G @ dx[:, :, None])[:, :, 0],
+        y=solution[2][m:],
+        z=point.z / point.s * inner,
+        mu=solution[3],
+    )
+
+
+def _gradients(
+    solved: Solved, grad_x: Tensor | None, grad_w: Tensor | None, grad_costs: Tensor | None, wanted: set[str]
+) -> dict[str, Tensor]:
+    """Gradients of the good members, members first, not yet summed over shared axes."""
+    newton = Newton(solved.index, solved.numbers, solved.risk)
+    data, point = solved.numbers, solved.point
+    column = point.x.T[:, :, None]
+    cost_w, cost_x = data.cost_gradient(column, point.w)
+    gx = point.x.new_zeros(point.x.shape) if grad_x is None else grad_x[solved.members]
+    gw = torch.zeros_like(point.w) if grad_w is None else grad_w[solved.members].permute(2, 0, 1)
+    gc = torch.zeros_like(data.measure) if grad_costs is None else grad_costs[solved.members]
+    if grad_costs is not None:
+        gx = gx + (gc * cost_x).sum(dim=2).T
+        gw = gw + gc * cost_w
+    adjoint = _solve_adjoint(newton, point, gx, gw)
+    terms = _first_stage_gradients(newton, point, adjoint, wanted)
+    terms |= _cost_gradients(newton, point, adjoint, gc, wanted)
+    terms |= _row_gradients(newton, point, adjoint, wanted)
+    if "probability" in wanted:
+        terms["probability"] = _probability_gradient(newton, point, adjoint, cost_w, cost_x)
+    if "benchmark" in wanted and adjoint.mu is not None:
+        terms["benchmark"] = -data.measure * newton.live * adjoint.mu
+    return terms
+
+
+def _first_stage_gradients(
+    newton: Newton, point: Iterate, adjoint: _Adjoint, wanted: set[str]
+) -> dict[str, Tensor]:
+    # The dense copies lose their pattern: `structured` keeps it in the index's first-stage patterns.
+    patterns = newton.index.first_stage
+    scale = newton.numbers.cost_scale[:, None]
+    x, ax = point.x, adjoint.x
+    terms = {}
+    if "q" in wanted:
+        terms["q"] = scale * ax
+    if "a" in wanted:
+        terms["a"] = -adjoint.equality
+    if "g" in wanted:
+        terms["g"] = -adjoint.multiplier
+    if "P" in wanted:
+        rows, cols = patterns["P"]
+        terms["P"] = (0.5 * scale * (ax[:, rows] * x[:, cols] + x[:, rows] * ax[:, cols]))[:, None]
+    for name, multiplier, change in (
+        ("A", point.equality, adjoint.equality),
+        ("G", point.multiplier, adjoint.multiplier),
+    ):
+        if name in wanted:
+            rows, cols = patterns[name]
+            terms[name] = (multiplier[:, rows] * ax[:, cols] + change[:, rows] * x[:, cols])[:, None]
+    return terms
+
+
+def _cost_gradients(
+    newton: Newton, point: Iterate, adjoint: _Adjoint, grad_costs: Tensor, wanted: set[str]
+) -> dict[str, Tensor]:
+    """Q, R, O, o, c and e: weight * a'grad c + (change of weight + gradient of the cost) * c."""
+    data = newton.numbers
+    x, ax = point.x.T[:, :, None], adjoint.x.T[:, :, None]
+    w, aw = point.w, adjoint.w
+    weight = data.measure * newton.weight(point)
+    own = grad_costs
+    if adjoint.mu is not None:
+        own = own + data.measure * newton.live * adjoint.mu
+    terms = {}
+    if "c" in wanted:
+        terms["c"] = weight * aw + own * w
+    if "o" in wanted:
+        terms["o"] = weight * ax + own * x
+    if "e" in wanted:
+        terms["e"] = own
+    for name, left, a_left, right, a_right, factor in (
+        ("Q", w, aw, w, aw, 0.5), ("R", w, aw, x, ax, 1.0), ("O", x, ax, x, ax, 0.5),
+    ):  # fmt: skip
+        if name in wanted:
+            entries: Entries = getattr(data, name)
+            r, c = entries.rows, entries.cols
+            change = a_left[r] * right[c] + left[r] * a_right[c]
+            terms[name] = factor * (weight * change + own * (left[r] * right[c]))
+    return {name: value if name == "e" else value.permute(1, 2, 0) for name, value in terms.items()}
+
+
+def _row_gradients(newton: Newton, point: Iterate, adjoint: _Adjoint, wanted: set[str]) -> dict[str, Tensor]:
+    """T, W, h, U, V and k: multiplier * change of the column + change of the multiplier * column."""
+    data = newton.numbers
+    x, ax = point.x.T[:, :, None], adjoint.x.T[:, :, None]
+    terms = {}
+    for name, multiplier, change, value, a_value in (
+        ("T", point.y, adjoint.y, x, ax), ("W", point.y, adjoint.y, point.w, adjoint.w),
+        ("U", point.z, adjoint.z, x, ax), ("V", point.z, adjoint.z, point.w, adjoint.w),
+    ):  # fmt: skip
+        if name in wanted:
+            entries: Entries = getattr(data, name)
+            r, c = entries.rows, entries.cols
+            terms[name] = data.measure * (multiplier[r] * a_value[c] + change[r] * value[c])
+    if "h" in wanted:
+        terms["h"] = -data.measure * adjoint.y
+    if "k" in wanted:
+        terms["k"] = -data.measure * adjoint.z
+    return {name: value.permute(1, 2, 0) for name, value in terms.items()}
+
+
+def _probability_gradient(
+    newton: Newton, point: Iterate, adjoint: _Adjoint, cost_w: Tensor, cost_x: Tensor
+) -> Tensor:
+    """Through the cost weights, the price of the excess, and the measure that weights the barrier."""
+    data, risk = newton.numbers, newton.risk
+    share = 1.0 if newton.neutral else 1.0 - risk.beta
+    slope = (adjoint.w * cost_w).sum(dim=0) + (adjoint.x.T[:, :, None] * cost_x).sum(dim=0)
+    total = data.cost_scale[:, None] * share * slope
+    barrier = (adjoint.z * point.s).sum(dim=0)
+    if adjoint.mu is not None:
+        assert point.t is not None
+        barrier = barrier + newton.live * adjoint.mu * point.t
+        if point.u is not None:
+            assert point.nu is not None
+            price = data.cost_scale[:, None] * risk.beta / (1.0 - risk.alpha)
+            total = total + newton.live * price * (point.u / point.nu) * adjoint.mu
+            barrier = barrier - newton.live * adjoint.mu * point.u
+    return total + torch.where(data.probability >= data.measure, barrier, 0.0)

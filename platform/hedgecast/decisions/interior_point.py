@@ -1,0 +1,457 @@
+"""A batched primal-dual interior-point method for block-arrow quadratic programs, on torch tensors.
+
+One iteration, for all members of the batch at once (Mehrotra's predictor and corrector):
+
+1. residuals of the optimality conditions at the iterate (x, w, y, z, s; eta, u, t, mu, nu with risk);
+2. factors: every scenario's block, then the first stage (`block_factor`, `first_stage`);
+3. the affine direction, the centering parameter, the corrected direction, one common step.
+
+Each scenario is written in its own units: its multipliers are divided by its measure (its probability),
+and the barrier of a scenario is weighted by it. The central path at barrier b is then the solution of
+
+    min  f(x) + sum_s p_s (smoothed recourse cost of s)
+
+so it does not change when scenarios are permuted or split. With risk (see `hedgecast.programs.risk`)
+the scenario costs enter through the epigraph rows c_s - v_s <= eta + u_s, whose multipliers mu_s reweight
+the scenarios; the rows are quadratic where the recourse cost is.
+
+Regularization is proximal: it is added to the Newton matrix and not to the residuals, so that it slows
+the last digits and never moves the solution. Converged members leave the batch.
+
+Sources: Mehrotra (1992), https://doi.org/10.1137/0802028; Birge and Qi (1988), block-arrow elimination,
+https://doi.org/10.1287/mnsc.34.12.1472; Schwan et al. (2023), proximal regularization, arXiv 2304.00290.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hedgecast.decisions.block_factor import BlockFactor, BlockIndex, factorize_blocks
+from hedgecast.decisions.block_numbers import Numbers
+from hedgecast.decisions.first_stage import FirstStageFactor, factorize_first_stage
+from hedgecast.programs.risk import Risk
+
+# Fraction of the way to the boundary that a step may go.
+STEP_FRACTION = 0.995
+# How near every product s z must be to the barrier, relative to it, for a central point.
+CENTRAL = {torch.float64: 1e-7, torch.float32: 1e-2}
+# Proximal regularization of the Newton matrix (costs are scaled near one).
+_REGULARIZATION = {torch.float64: 1e-9, torch.float32: 3e-5}
+
+
+@dataclasses.dataclass(slots=True)
+class Iterate:
+    """Primal and dual variables of a batch, or a direction in them.
+
+    Scenario multipliers are in the scenario's own units. The last five are None without risk.
+    """
+
+    x: Tensor
+    """(B, n)."""
+    w: Tensor
+    """(m, B, S)."""
+    equality: Tensor
+    """(B, rows of A)."""
+    multiplier: Tensor
+    """(B, rows of G)."""
+    slack: Tensor
+    y: Tensor
+    """(rows of W, B, S)."""
+    z: Tensor
+    """(rows of V, B, S)."""
+    s: Tensor
+    eta: Tensor | None = None
+    """(B,)."""
+    u: Tensor | None = None
+    """(B, S): excess over eta; None also for the worst case, which has none."""
+    t: Tensor | None = None
+    """(B, S): slack of the epigraph row."""
+    mu: Tensor | None = None
+    """(B, S): multiplier of the epigraph row."""
+    nu: Tensor | None = None
+    """(B, S): multiplier of u >= 0."""
+
+    def map(self, function: Callable[[Tensor, int], Tensor]) -> Iterate:
+        """``function(value, member axis)`` of every variable."""
+        changes = {}
+        for name in FIELDS:
+            value = getattr(self, name)
+            changes[name] = None if value is None else function(value, 1 if name in "wyzs" else 0)
+        return Iterate(**changes)
+
+    def select(self, members: Tensor) -> Iterate:
+        """The variables of some members."""
+        return self.map(lambda value, axis: value.index_select(axis, members))
+
+    def put(self, members: Tensor, part: Iterate) -> None:
+        """Write the variables of some members into this iterate."""
+        for name in FIELDS:
+            value = getattr(self, name)
+            if value is not None:
+                value.index_copy_(1 if name in "wyzs" else 0, members, getattr(part, name))
+
+
+FIELDS = tuple(field.name for field in dataclasses.fields(Iterate))
+
+
+class Pair(NamedTuple):
+    """A slack, its multiplier, and the measure that weights their product."""
+
+    slack: str
+    multiplier: str
+
+
+class Residuals(NamedTuple):
+    """Violation of each optimality condition; scenario entries in the scenario's own units."""
+
+    x: Tensor
+    w: Tensor
+    equality: Tensor
+    slack: Tensor
+    y: Tensor
+    s: Tensor
+    eta: Tensor | None
+    u: Tensor | None
+    t: Tensor | None
+
+
+class Quality(NamedTuple):
+    """(B,) each: relative residuals, relative gap and the objective, unscaled."""
+
+    primal: Tensor
+    dual: Tensor
+    gap: Tensor
+    objective: Tensor
+
+
+class Outcome(NamedTuple):
+    """What the iteration ends with."""
+
+    iterate: Iterate
+    central: Iterate | None
+    """The central-path point at the smoothing barrier, where one was asked."""
+    quality: Quality
+    converged: Tensor
+    """(B,) bool."""
+    central_found: Tensor
+    """(B,) bool."""
+    iterations: Tensor
+    """(B,) int64."""
+
+
+class Newton:
+    """The optimality system of one batch: residuals, factors, directions.
+
+    Parameters
+    ----------
+    index : BlockIndex
+        The template's elimination.
+    numbers : Numbers
+        The batch.
+    risk : Risk
+        The measure; neutral ones have no epigraph rows.
+    """
+
+    def __init__(self, index: BlockIndex, numbers: Numbers, risk: Risk) -> None:
+        self.index, self.numbers, self.risk = index, numbers, risk
+        self.neutral = risk.neutral
+        self.worst = risk.alpha == 1.0
+        self.base = numbers.relative * (1.0 if self.neutral else 1.0 - risk.beta)
+        self.live = (numbers.probability > 1e-12 / numbers.num_scenarios).to(numbers.q.dtype)
+        self.regularization = _REGULARIZATION[numbers.q.dtype]
+        self.pairs = [Pair("slack", "multiplier"), Pair("s", "z")]
+        if not self.neutral:
+            self.pairs += [Pair("t", "mu")] if self.worst else [Pair("t", "mu"), Pair("u", "nu")]
+        self.P = numbers.P * numbers.cost_scale[:, None, None]
+        self.q = numbers.q * numbers.cost_scale[:, None]
+        self.total_beta = numbers.cost_scale * risk.beta
+
+    def select(self, members: Tensor) -> Newton:
+        """The system of some members."""
+        return Newton(self.index, self.numbers.select(members), self.risk)
+
+    def measure(self, pair: Pair) -> Tensor | float:
+        """Weight of a pair's products."""
+        if pair.slack == "slack":
+            return 1.0
+        return self.numbers.measure if pair.slack == "s" else self.numbers.measure * self.live
+
+    def weight(self, point: Iterate) -> Tensor:
+        """(B, S): each scenario's cost weight in its own units."""
+        return self.base if point.mu is None else self.base + point.mu
+
+    def excess_price(self) -> Tensor:
+        """(B, S): cost of one unit of u, in the scenario's own units."""
+        return self.numbers.relative * (self.risk.beta / (1.0 - self.risk.alpha))
+
+    def residuals(self, point: Iterate) -> Residuals:
+        """Every optimality condition but complementarity."""
+        data = self.numbers
+        column = point.x.T[:, :, None]
+        weight = self.weight(point)
+        in_w, in_x = data.cost_gradient(column, point.w)
+        w = weight * in_w + data.W.apply_transposed(point.y) + data.V.apply_transposed(point.z)
+        x = _matvec(self.P, point.x) + self.q + _matvec_t(data.A, point.equality)
+        x = x + _matvec_t(data.G, point.multiplier) + (in_x * (weight * data.measure)).sum(dim=2).T
+        x = x + data.T.sum_transposed(point.y, data.measure) + data.U.sum_transposed(point.z, data.measure)
+        eta = u = t = None
+        if point.mu is not None:
+            assert point.t is not None
+            assert point.eta is not None
+            eta = self.total_beta - (data.measure * point.mu).sum(dim=1)
+            t = data.costs(column, point.w) - data.benchmark - point.eta[:, None] + point.t
+            if point.u is not None:
+                assert point.nu is not None
+                t = t - point.u
+                u = (self.excess_price() - point.mu - point.nu) * self.live
+            t = t * self.live
+        return Residuals(
+            x=x,
+            w=w,
+            equality=_matvec(data.A, point.x) - data.a,
+            slack=_matvec(data.G, point.x) + point.slack - data.g,
+            y=data.T.apply(column) + data.W.apply(point.w) - data.h,
+            s=data.U.apply(column) + data.V.apply(point.w) + point.s - data.k,
+            eta=eta,
+            u=u,
+            t=t,
+        )
+
+    def factorize(self, point: Iterate) -> tuple[BlockFactor, FirstStageFactor]:
+        """Factors of the Newton matrix at a point."""
+        data = self.numbers
+        gradients = theta = None
+        if point.mu is not None:
+            column = point.x.T[:, :, None]
+            in_w, in_x = data.cost_gradient(column, point.w)
+            gradients = (in_w * self.live, in_x * self.live)
+            theta = self.theta(point)
+        blocks = factorize_blocks(
+            self.index,
+            data,
+            weight=self.weight(point),
+            ratio=point.z / point.s,
+            regularization=self.regularization,
+            gradients=gradients,
+            theta=theta,
+            live=self.live,
+        )
+        hessian = blocks.schur
+        n = data.num_first
+        first = self.P + data.G.transpose(1, 2) @ ((point.multiplier / point.slack)[:, :, None] * data.G)
+        hessian[:, :n, :n] += first
+        equality = data.A
+        if not self.neutral:
+            equality = torch.cat([data.A, data.A.new_zeros(*data.A.shape[:2], 1)], dim=2)
+        return blocks, factorize_first_stage(hessian, equality, self.regularization)
+
+    def solve(
+        self,
+        factors: tuple[BlockFactor, FirstStageFactor],
+        x: Tensor,
+        equality: Tensor,
+        nodes: Tensor,
+        epigraph: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Solution (x and eta, equality, nodes, mu) of the reduced Newton system."""
+        blocks, first = factors
+        rhs, gathered = blocks.solve_blocks(nodes, epigraph)
+        x, equality = first.solve(x + gathered, equality.expand(x.shape[0], -1))
+        solved, mu = blocks.finish_blocks(rhs, x)
+        return x, equality, solved, mu
+
+    def direction(
+        self,
+        point: Iterate,
+        residuals: Residuals,
+        factors: tuple[BlockFactor, FirstStageFactor],
+        complementarity: dict[str, Tensor],
+    ) -> Iterate:
+        """The step d with the linearized conditions zero and slack*dmult + mult*dslack as given.
+
+        Keys of ``complementarity`` are slack names.
+        """
+        data = self.numbers
+        first = (complementarity["slack"] + point.multiplier * residuals.slack) / point.slack
+        inner = (complementarity["s"] + point.z * residuals.s) / point.s
+        x = -residuals.x - _matvec_t(data.G, first) - data.U.sum_transposed(inner, data.measure)
+        w = -residuals.w - data.V.apply_transposed(inner)
+        epigraph = None
+        if point.mu is not None:
+            assert residuals.eta is not None
+            assert residuals.t is not None
+            assert point.t is not None
+            x = torch.cat([x, -residuals.eta[:, None]], dim=1)
+            safe_mu = torch.where(self.live > 0, point.mu, torch.ones_like(point.mu))
+            epigraph = -residuals.t - complementarity["t"] / safe_mu
+            if point.u is not None:
+                assert point.nu is not None
+                assert residuals.u is not None
+                epigraph = epigraph + (complementarity["u"] - point.u * residuals.u) / point.nu
+            epigraph = epigraph * self.live
+        nodes = torch.cat([w, -residuals.y.expand(-1, *w.shape[1:])])
+        x, equality, solved, mu = self.solve(factors, x, -residuals.equality, nodes, epigraph)
+        m, n = data.Q.shape[0], data.num_first
+        dx, dw = x[:, :n], solved[:m]
+        slack = -residuals.slack - _matvec(data.G, dx)
+        s = -residuals.s - data.U.apply(dx.T[:, :, None]) - data.V.apply(dw)
+        step = Iterate(
+            x=dx,
+            w=dw,
+            equality=equality,
+            multiplier=(complementarity["slack"] - point.multiplier * slack) / point.slack,
+            slack=slack,
+            y=solved[m:],
+            z=(complementarity["s"] - point.z * s) / point.s,
+            s=s,
+        )
+        if mu is not None:
+            assert point.mu is not None
+            assert point.t is not None
+            step.eta, step.mu = x[:, n], mu * self.live
+            step.t = (complementarity["t"] - point.t * step.mu) / safe_mu * self.live
+            if point.u is not None:
+                assert point.nu is not None
+                assert residuals.u is not None
+                step.nu = residuals.u - step.mu
+                step.u = (complementarity["u"] - point.u * step.nu) / point.nu * self.live
+        return step
+
+    def multiply(
+        self, point: Iterate, x: Tensor, equality: Tensor, nodes: Tensor, mu: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """The unregularized reduced Newton matrix times a vector laid out as `solve` returns it."""
+        data = self.numbers
+        m, n = data.Q.shape[0], data.num_first
+        dx, dw, dy = x[:, :n], nodes[:m], nodes[m:]
+        column, weight = dx.T[:, :, None], self.weight(point)
+        first = point.multiplier / point.slack * _matvec(data.G, dx)
+        inner = point.z / point.s * (data.U.apply(column) + data.V.apply(dw))
+        in_w = weight * (data.Q.apply(dw) + data.R.apply(column))
+        in_w = in_w + data.W.apply_transposed(dy) + data.V.apply_transposed(inner)
+        in_x = weight * (data.R.apply_transposed(dw) + data.O.apply(column))
+        epigraph = None
+        out_x = _matvec(self.P, dx) + _matvec_t(data.A, equality) + _matvec_t(data.G, first)
+        if mu is not None:
+            assert point.mu is not None
+            assert point.t is not None
+            grad_w, grad_x = data.cost_gradient(point.x.T[:, :, None], point.w)
+            grad_w, grad_x = grad_w * self.live, grad_x * self.live
+            in_w, in_x = in_w + grad_w * mu, in_x + grad_x * mu
+            epigraph = (grad_w * dw).sum(dim=0) + (grad_x * column).sum(dim=0) - self.live * x[:, n:]
+            epigraph = epigraph - self.theta(point) * mu
+        out_x = out_x + (in_x * data.measure).sum(dim=2).T
+        out_x = out_x + data.T.sum_transposed(dy, data.measure) + data.U.sum_transposed(inner, data.measure)
+        if mu is not None:
+            out_x = torch.cat([out_x, -(data.measure * self.live * mu).sum(dim=1, keepdim=True)], dim=1)
+        rows = data.T.apply(column) + data.W.apply(dw)
+        return out_x, _matvec(data.A, dx), torch.cat([in_w, rows.expand(-1, *in_w.shape[1:])]), epigraph
+
+    def theta(self, point: Iterate) -> Tensor:
+        """(B, S): minus the epigraph row's diagonal entry."""
+        assert point.t is not None
+        assert point.mu is not None
+        theta = point.t / torch.where(self.live > 0, point.mu, torch.ones_like(point.mu))
+        if point.u is not None:
+            assert point.nu is not None
+            theta = theta + point.u / point.nu
+        return theta
+
+    def barrier(self, point: Iterate, step: Iterate | None = None, length: Tensor | None = None) -> Tensor:
+        """(B,): mean product of slack and multiplier, after a step where one is given."""
+        total = point.x.new_zeros(point.x.shape[0])
+        count = torch.zeros_like(total)
+        for pair in self.pairs:
+            slack, multiplier = getattr(point, pair.slack), getattr(point, pair.multiplier)
+            if step is not None:
+                assert length is not None
+                shape = (1, -1, 1) if pair.slack == "s" else (-1, 1)
+                slack = slack + length.reshape(shape) * getattr(step, pair.slack)
+                multiplier = multiplier + length.reshape(shape) * getattr(step, pair.multiplier)
+            measure = self.measure(pair)
+            axes = (0, 2) if pair.slack == "s" else (1,)
+            total = total + (slack * multiplier * measure).sum(dim=axes)
+            count = count + (torch.ones_like(slack) * measure).sum(dim=axes)
+        return total / count.clamp(min=1e-300 if total.dtype == torch.float64 else 1e-30)
+
+    def step_length(self, point: Iterate, step: Iterate) -> Tensor:
+        """(B,): longest common step that keeps all slacks and multipliers nonnegative, at most one."""
+        longest = point.x.new_ones(point.x.shape[0])
+        for pair in self.pairs:
+            for name in pair:
+                value, change = getattr(point, name), getattr(step, name)
+                if not value.numel():
+                    continue
+                ratio = torch.where(change < 0, -value / change, torch.inf)
+                axes = (0, 2) if pair.slack == "s" else (1,)
+                longest = torch.minimum(longest, ratio.amin(dim=axes))
+        return longest
+
+    def quality(self, point: Iterate, residuals: Residuals) -> Quality:
+        """Relative residuals and gap, and the objective."""
+        data = self.numbers
+        B = point.x.shape[0]
+        scale = 1.0 + torch.stack(
+            [
+                _largest(data.a, B, batch_axis=0), _largest(data.g, B, batch_axis=0),
+                _largest(data.h, B, batch_axis=1), _largest(data.k, B, batch_axis=1),
+            ]
+        ).amax(dim=0)  # fmt: skip
+        primal = [
+            _largest(residuals.equality, B, batch_axis=0), _largest(residuals.slack, B, batch_axis=0),
+            _largest(residuals.y, B, batch_axis=1), _largest(residuals.s, B, batch_axis=1),
+        ]  # fmt: skip
+        # The costs are scaled so that their largest coefficient is one: 1 + 1 = 2.
+        dual = [_largest(residuals.x, B, batch_axis=0), _largest(residuals.w, B, batch_axis=1)]
+        worst_primal = torch.stack(primal).amax(dim=0) / scale
+        if residuals.t is not None:
+            assert residuals.eta is not None
+            epigraph = _largest(residuals.t, B, batch_axis=0) * data.cost_scale
+            worst_primal = torch.maximum(worst_primal, epigraph / 2.0)
+            dual.append(residuals.eta.abs())
+            if residuals.u is not None:
+                dual.append(_largest(residuals.u, B, batch_axis=0))
+        objective = self.objective(point)
+        gap = point.x.new_zeros(B)
+        for pair in self.pairs:
+            products = getattr(point, pair.slack) * getattr(point, pair.multiplier) * self.measure(pair)
+            gap = gap + products.sum(dim=(0, 2) if pair.slack == "s" else (1,))
+        gap = gap / (1.0 + (objective * data.cost_scale).abs())
+        return Quality(worst_primal, torch.stack(dual).amax(dim=0) / 2.0, gap, objective)
+
+    def objective(self, point: Iterate) -> Tensor:
+        """(B,): first-stage cost and risk measure at a point, in the units of the costs."""
+        data = self.numbers
+        column = point.x.T[:, :, None]
+        costs = data.costs(column, point.w)
+        value = (0.5 * (_matvec(data.P, point.x) * point.x) + data.q * point.x).sum(dim=1)
+        share = 1.0 if self.neutral else 1.0 - self.risk.beta
+        value = value + share * (data.probability * costs).sum(dim=1)
+        if point.eta is not None:
+            value = value + self.risk.beta * point.eta
+            if point.u is not None:
+                tail = (data.probability * point.u).sum(dim=1) / (1.0 - self.risk.alpha)
+                value = value + self.risk.beta * tail
+        if self.risk.on_regret and not self.neutral:
+            value = value + self.risk.beta * (data.probability * data.benchmark).sum(dim=1)
+        return value
+
+
+def _matvec(matrix: Tensor, vector: Tensor) -> Tensor:
+    return (matrix @ vector[:, :, None])[:, :, 0]
+
+
+def _matvec_t(matrix: Tensor, vector: Tensor) -> Tensor:
+    return (matrix.transpose(1, 2) @ vector[:, :, None])[:, :, 0]
+
+
+def _largest(values: Tensor, num_members: int, *, batch_axis: int) -> Tensor:
+    if not values.numel():
+        return values.new_zeros(num_members)
+    axes = tuple(axis for axis in range(values.ndim) if axis != batch_axis)
+    return values.abs().amax(dim=axes).expand(num_members)

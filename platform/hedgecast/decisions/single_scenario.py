@@ -1,0 +1,86 @@
+"""A batch of deterministic programs (one scenario each) as blocks without a first stage.
+
+With one scenario there is nothing to couple: x joins w, the whole program becomes one scenario block,
+and its elimination order follows the template's sparsity. A schedule with ramp limits is then banded, and
+no dense first-stage system is ever built.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hedgecast.programs.blocks import BlockProblem, SparseMatrix
+
+
+def merge_stages(problem: BlockProblem) -> BlockProblem:
+    """The same program with first-stage columns before the recourse columns of its one scenario.
+
+    Differentiable in every tensor. The probability of the one scenario must be one.
+    """
+    n, m = problem.num_first, problem.num_recourse
+    total = n + m
+    values = problem.q.new_zeros
+    return BlockProblem(
+        num_contexts=problem.num_contexts,
+        num_scenarios=1,
+        P=_empty(problem, 0, 0),
+        q=values(1, 0),
+        d=problem.d,
+        A=_empty(problem, 0, 0),
+        a=values(1, 0),
+        G=_empty(problem, 0, 0),
+        g=values(1, 0),
+        Q=_place(
+            (total, total),
+            [
+                (problem.P, 0, 0),
+                (problem.O, 0, 0),
+                (problem.R, n, 0),
+                (_transpose(problem.R), 0, n),
+                (problem.Q, n, n),
+            ],
+        ),
+        R=_empty(problem, total, 0),
+        O=_empty(problem, 0, 0),
+        o=values(1, 1, 0),
+        c=_join([(problem.q[:, None] + problem.o), problem.c]),
+        e=problem.e,
+        T=_empty(problem, problem.A.shape[0] + problem.T.shape[0], 0),
+        W=_place(
+            (problem.A.shape[0] + problem.T.shape[0], total),
+            [(problem.A, 0, 0), (problem.T, problem.A.shape[0], 0), (problem.W, problem.A.shape[0], n)],
+        ),
+        h=_join([problem.a[:, None], problem.h]),
+        U=_empty(problem, problem.G.shape[0] + problem.U.shape[0], 0),
+        V=_place(
+            (problem.G.shape[0] + problem.U.shape[0], total),
+            [(problem.G, 0, 0), (problem.U, problem.G.shape[0], 0), (problem.V, problem.G.shape[0], n)],
+        ),
+        k=_join([problem.g[:, None], problem.k]),
+    )
+
+
+def _empty(problem: BlockProblem, rows: int, cols: int) -> SparseMatrix:
+    index = problem.P.rows.new_zeros(0)
+    return SparseMatrix(index, index, (rows, cols), problem.q.new_zeros(1, 1, 0))
+
+
+def _transpose(matrix: SparseMatrix) -> SparseMatrix:
+    return SparseMatrix(matrix.cols, matrix.rows, (matrix.shape[1], matrix.shape[0]), matrix.values)
+
+
+def _join(parts: list[Tensor]) -> Tensor:
+    """Concatenation along the last axis, members spread only where they differ."""
+    members = max(part.shape[0] for part in parts)
+    return torch.cat([part.expand(members, 1, -1) for part in parts], dim=2)
+
+
+def _place(shape: tuple[int, int], parts: list[tuple[SparseMatrix, int, int]]) -> SparseMatrix:
+    """One matrix from several at row and column offsets; entries at the same place are added."""
+    rows = torch.cat([matrix.rows + offset for matrix, offset, _ in parts])
+    cols = torch.cat([matrix.cols + offset for matrix, _, offset in parts])
+    values = _join([matrix.values for matrix, _, _ in parts])
+    unique, place = torch.unique(rows * max(1, shape[1]) + cols, return_inverse=True)
+    merged = values.new_zeros(*values.shape[:2], unique.numel()).index_add(2, place, values)
+    return SparseMatrix(unique // max(1, shape[1]), unique % max(1, shape[1]), shape, merged)

@@ -1,0 +1,397 @@
+"""The structured backend: an interior-point method that eliminates every scenario's block.
+
+See `hedgecast.decisions.interior_point` for the method, `scenario_blocks` for the elimination,
+`implicit` for gradients, `certificates` for what happens to members without a solution.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections import OrderedDict
+
+import torch
+from torch import Tensor
+
+from hedgecast.core.errors import ShapeError
+from hedgecast.decisions.block_factor import BlockIndex
+from hedgecast.decisions.block_numbers import Numbers, make_numbers
+from hedgecast.decisions.central_path import Limits, follow_central_path
+from hedgecast.decisions.certificates import Findings, explain_failures
+from hedgecast.decisions.implicit import INPUT_NAMES, MATRIX_NAMES, VECTOR_NAMES, Solved, differentiable
+from hedgecast.decisions.interior_point import Iterate, Outcome
+from hedgecast.decisions.scenario_blocks import analyze_blocks, pattern_key
+from hedgecast.decisions.single_scenario import merge_stages
+from hedgecast.programs.blocks import BlockProblem
+from hedgecast.programs.risk import EXPECTATION, Risk
+from hedgecast.programs.solution import Verdict
+
+# Below this the residuals of a single-precision solve are rounding.
+_SINGLE_TOLERANCE = 2e-5
+_CACHED_TEMPLATES = 64
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class StructuredSolution:
+    """Solutions of a batch; ``x``, ``w``, the costs and the objective carry gradients.
+
+    Members that are infeasible, unbounded or invalid hold NaN and give no gradient.
+    """
+
+    x: Tensor
+    """(B, n) first-stage columns."""
+    w: Tensor
+    """(B, S, m) recourse columns."""
+    scenario_costs: Tensor
+    """(B, S) recourse costs, without the first-stage cost."""
+    first_cost: Tensor
+    """(B,) cost of the first-stage columns."""
+    objective: Tensor
+    """(B,) first-stage cost plus risk measure."""
+    verdicts: Tensor
+    """(B,) int64 of `Verdict`."""
+    primal_residual: Tensor
+    dual_residual: Tensor
+    gap: Tensor
+    iterations: Tensor
+    weights: Tensor
+    """(B, S): how much each scenario's cost weighs at the optimum; the probabilities without risk."""
+    equality_dual: Tensor
+    """(B, rows of A)."""
+    inequality_dual: Tensor
+    """(B, rows of G), nonnegative."""
+    recourse_equality_dual: Tensor
+    """(B, S, rows of W), of the expected cost: probabilities included."""
+    recourse_inequality_dual: Tensor
+    """(B, S, rows of V), nonnegative."""
+    infeasible_scenario: Tensor
+    """(B,) int64: a scenario that has no recourse whatever the decision, -1 where none is known."""
+    certificate: Tensor
+    """(B, S, rows of W then of V): Farkas multipliers of infeasible members, zero elsewhere."""
+    warm: Iterate | None
+    """Start of the next solve of nearby numbers."""
+
+
+class StructuredBackend:
+    """Solver of `BlockProblem` batches; safe to share between threads.
+
+    Parameters
+    ----------
+    compiled : bool
+        Use the compiled loops where tensors live on the CPU in float64. Without them, and on other
+        devices, the same method runs on torch tensors.
+    """
+
+    name = "structured"
+
+    def __init__(self, *, compiled: bool = True) -> None:
+        self.compiled = compiled
+        self._indices: OrderedDict[tuple[object, ...], BlockIndex] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def solve_blocks(
+        self,
+        problem: BlockProblem,
+        probabilities: Tensor,
+        *,
+        risk: Risk = EXPECTATION,
+        benchmarks: Tensor | None = None,
+        tolerance: float = 1e-8,
+        max_iterations: int = 100,
+        smoothing: float = 0.0,
+        warm_start: Iterate | None = None,
+    ) -> StructuredSolution:
+        """The solution of every member of the batch.
+
+        Parameters
+        ----------
+        problem : BlockProblem
+            The batch; differentiable in all its tensors.
+        probabilities : (B, S)
+            Nonnegative, each row summing to one. A scenario of probability zero costs nothing, and its
+            constraints bind all the same.
+        risk : Risk
+            Measure of the scenario costs.
+        benchmarks : (B, S), optional
+            Subtracted from the costs inside the CVaR part of the measure.
+        tolerance : float
+            On relative residuals and gap; raised to 2e-5 in single precision.
+        max_iterations : int
+            Of the interior-point method.
+        smoothing : float
+            Barrier, in the units of the costs, of the central-path point at which gradients are taken;
+            the solution itself is exact. Zero takes them at the last iterate.
+        warm_start : Iterate, optional
+            ``warm`` of an earlier solution of the same template and sizes.
+
+        Raises
+        ------
+        ShapeError
+            Probabilities or benchmarks do not fit the problem.
+        """
+        _check_shapes(problem, probabilities, benchmarks)
+        if benchmarks is None:
+            benchmarks = probabilities.new_zeros(1, 1).expand_as(probabilities)
+        if problem.num_scenarios == 1:
+            merged = self._solve(
+                merge_stages(problem), probabilities, EXPECTATION, benchmarks, tolerance, max_iterations,
+                smoothing, warm_start,
+            )  # fmt: skip
+            return _split(problem, merged)
+        return self._solve(
+            problem, probabilities, risk, benchmarks, tolerance, max_iterations, smoothing, warm_start
+        )
+
+    def _solve(
+        self,
+        problem: BlockProblem,
+        probabilities: Tensor,
+        risk: Risk,
+        benchmarks: Tensor,
+        tolerance: float,
+        max_iterations: int,
+        smoothing: float,
+        warm_start: Iterate | None,
+    ) -> StructuredSolution:
+        if problem.dtype == torch.float32:
+            tolerance = max(tolerance, _SINGLE_TOLERANCE)
+        limits = Limits(tolerance=tolerance, max_iterations=max_iterations, smoothing=smoothing or None)
+        index = self._index(problem, has_risk=not risk.neutral)
+        valid = _valid_members(problem, probabilities, benchmarks).nonzero()[:, 0]
+        with torch.no_grad():
+            numbers = make_numbers(problem, probabilities, benchmarks)
+            if valid.numel() < problem.num_contexts:
+                numbers = numbers.select(valid)
+                warm_start = None if warm_start is None else warm_start.select(valid)
+            outcome = follow_central_path(index, numbers, risk, limits, warm_start) if valid.numel() else None
+            findings = explain_failures(
+                lambda part, has_risk: self._index(part, has_risk=has_risk),
+                problem, probabilities, risk, valid, outcome,
+            )  # fmt: skip
+        return self._finish(
+            problem, probabilities, benchmarks, risk, index, numbers, valid, outcome, findings
+        )
+
+    def _finish(
+        self,
+        problem: BlockProblem,
+        probabilities: Tensor,
+        benchmarks: Tensor,
+        risk: Risk,
+        index: BlockIndex,
+        numbers: Numbers,
+        valid: Tensor,
+        outcome: Outcome | None,
+        findings: Findings,
+    ) -> StructuredSolution:
+        B, S = problem.num_contexts, problem.num_scenarios
+        spread = _Spread(problem, valid)
+        good = findings.verdicts[valid] == int(Verdict.OPTIMAL)
+        keep = good | (findings.verdicts[valid] == int(Verdict.NOT_CONVERGED))
+        if outcome is None:
+            nothing = problem.q.new_zeros
+            point = Iterate(
+                x=nothing(0, problem.num_first), w=nothing(problem.num_recourse, 0, S),
+                equality=nothing(0, problem.A.shape[0]), multiplier=nothing(0, problem.G.shape[0]),
+                slack=nothing(0, problem.G.shape[0]), y=nothing(problem.W.shape[0], 0, S),
+                z=nothing(problem.V.shape[0], 0, S), s=nothing(problem.V.shape[0], 0, S),
+            )  # fmt: skip
+            gradient_point, costs = point, nothing(0, S)
+            quality = [nothing(0)] * 3
+            iterations = valid
+        else:
+            point, quality, iterations = outcome.iterate, list(outcome.quality[:3]), outcome.iterations
+            gradient_point = point if outcome.central is None else outcome.central
+            if outcome.central is not None:
+                good = good & outcome.central_found
+            costs = numbers.costs(point.x.T[:, :, None], point.w)
+        chosen = good.nonzero()[:, 0]
+        solved = Solved(
+            index=index,
+            numbers=numbers if chosen.numel() == valid.numel() else numbers.select(chosen),
+            risk=risk,
+            members=valid[chosen],
+            point=gradient_point if chosen.numel() == valid.numel() else gradient_point.select(chosen),
+            x=spread(point.x, keep),
+            w=spread(point.w.permute(1, 2, 0), keep),
+            costs=spread(costs, keep),
+        )
+        x, w, scenario_costs = differentiable(solved, problem, probabilities, benchmarks)
+        first_cost, objective = _objective(problem, probabilities, benchmarks, risk, x, scenario_costs)
+        scale = 1.0 / numbers.cost_scale
+        measure = numbers.measure * scale[:, None]
+        weights = numbers.probability
+        if point.mu is not None:
+            weights = (1.0 - risk.beta) * weights + measure * point.mu
+        return StructuredSolution(
+            x=x,
+            w=w,
+            scenario_costs=scenario_costs,
+            first_cost=first_cost,
+            objective=objective,
+            verdicts=findings.verdicts,
+            primal_residual=spread(quality[0]),
+            dual_residual=spread(quality[1]),
+            gap=spread(quality[2]),
+            iterations=torch.zeros(B, dtype=torch.int64, device=valid.device).index_copy(
+                0, valid, iterations
+            ),
+            weights=spread(weights, keep),
+            equality_dual=spread(point.equality * scale[:, None], keep),
+            inequality_dual=spread(point.multiplier * scale[:, None], keep),
+            recourse_equality_dual=spread((point.y * measure).permute(1, 2, 0), keep),
+            recourse_inequality_dual=spread((point.z * measure).permute(1, 2, 0), keep),
+            infeasible_scenario=findings.scenarios,
+            certificate=findings.certificate,
+            warm=point if valid.numel() == B else None,
+        )
+
+    def _index(self, problem: BlockProblem, *, has_risk: bool) -> BlockIndex:
+        """The template's elimination on the problem's device, analyzed once."""
+        key = (*pattern_key(problem, has_risk=has_risk), str(problem.device))
+        with self._lock:
+            found = self._indices.get(key)
+            if found is not None:
+                self._indices.move_to_end(key)
+                return found
+        made = BlockIndex(analyze_blocks(problem, has_risk=has_risk), problem)
+        with self._lock:
+            self._indices[key] = made
+            while len(self._indices) > _CACHED_TEMPLATES:
+                self._indices.popitem(last=False)
+        return made
+
+
+def first_stage_cost(problem: BlockProblem, x: Tensor) -> Tensor:
+    """(B,): 1/2 x'P x + q'x + d, differentiable."""
+    quadratic = (problem.P.values[:, 0] * x[:, problem.P.rows] * x[:, problem.P.cols]).sum(dim=1)
+    return 0.5 * quadratic + (problem.q * x).sum(dim=1) + problem.d
+
+
+def recourse_costs(problem: BlockProblem, x: Tensor, w: Tensor) -> Tensor:
+    """(B, S): recourse costs of x (B, n) and w (B, S, m), differentiable."""
+    total = problem.e + (problem.c * w).sum(dim=2) + (problem.o * x[:, None]).sum(dim=2)
+    for matrix, left, right, factor in (
+        (problem.Q, w, w, 0.5), (problem.R, w, x[:, None], 1.0), (problem.O, x[:, None], x[:, None], 0.5),
+    ):  # fmt: skip
+        products = matrix.values * left[:, :, matrix.rows] * right[:, :, matrix.cols]
+        total = total + factor * products.sum(dim=2)
+    return total
+
+
+def measure_costs(costs: Tensor, probabilities: Tensor, benchmarks: Tensor, risk: Risk) -> Tensor:
+    """(B,): the risk measure of scenario costs (B, S), differentiable; ties are split in order.
+
+    The CVaR part is the mean of the worst 1 - alpha of the probability, the worst case the largest
+    cost of a scenario of positive probability.
+    """
+    expected = (probabilities * costs).sum(dim=1)
+    if risk.neutral:
+        return expected
+    excess = costs - benchmarks
+    if risk.alpha == 1.0:
+        tail = torch.where(probabilities > 0, excess, -torch.inf).amax(dim=1)
+    else:
+        order = excess.detach().argsort(dim=1, descending=True)
+        mass = probabilities.gather(1, order)
+        before = mass.cumsum(dim=1) - mass
+        share = torch.minimum(mass, (1.0 - risk.alpha - before).clamp(min=0.0))
+        # The last unit of the tail is priced at eta, so that the derivative in a probability is right.
+        tail = (share * excess.gather(1, order)).sum(dim=1) / (1.0 - risk.alpha)
+    if risk.on_regret:
+        tail = tail + (probabilities * benchmarks).sum(dim=1)
+    return (1.0 - risk.beta) * expected + risk.beta * tail
+
+
+def _objective(
+    problem: BlockProblem, probabilities: Tensor, benchmarks: Tensor, risk: Risk, x: Tensor, costs: Tensor
+) -> tuple[Tensor, Tensor]:
+    """First-stage cost and objective; NaN of members without a solution reaches no gradient of others."""
+    missing = torch.isnan(x).any(dim=1) | torch.isnan(costs).any(dim=1)
+    if not bool(missing.any()):
+        first = first_stage_cost(problem, x)
+        return first, first + measure_costs(costs, probabilities, benchmarks, risk)
+    first = first_stage_cost(problem, torch.where(missing[:, None], 0.0, x))
+    risky = measure_costs(torch.where(missing[:, None], 0.0, costs), probabilities, benchmarks, risk)
+    nothing = torch.full_like(first, torch.nan)
+    return torch.where(missing, nothing, first), torch.where(missing, nothing, first + risky)
+
+
+class _Spread:
+    """Writes values of the valid members into a batch of NaN."""
+
+    def __init__(self, problem: BlockProblem, valid: Tensor) -> None:
+        self.num_contexts, self.valid = problem.num_contexts, valid
+
+    def __call__(self, values: Tensor, keep: Tensor | None = None) -> Tensor:
+        if keep is None or bool(keep.all()):
+            members = self.valid
+        else:
+            members, values = self.valid[keep], values[keep]
+        if members.numel() == self.num_contexts:
+            return values
+        full = values.new_full((self.num_contexts, *values.shape[1:]), torch.nan)
+        return full.index_copy_(0, members, values)
+
+
+def _check_shapes(problem: BlockProblem, probabilities: Tensor, benchmarks: Tensor | None) -> None:
+    expected = (problem.num_contexts, problem.num_scenarios)
+    for name, value in (("probabilities", probabilities), ("benchmarks", benchmarks)):
+        if value is not None and tuple(value.shape) != expected:
+            raise ShapeError(
+                f"{name} has shape {tuple(value.shape)}: must be (contexts, scenarios) = {expected}",
+                name=name,
+            )
+    if problem.dtype not in (torch.float32, torch.float64):
+        raise ShapeError(f"the problem is in {problem.dtype}: use torch.float64 or torch.float32")
+
+
+def _valid_members(problem: BlockProblem, probabilities: Tensor, benchmarks: Tensor) -> Tensor:
+    """(B,) bool: finite numbers throughout and a probability distribution."""
+    with torch.no_grad():
+        valid = torch.isfinite(probabilities).all(dim=1) & (probabilities >= 0).all(dim=1)
+        tolerance = 1e-6 if probabilities.dtype == torch.float64 else 1e-4
+        valid = valid & ((probabilities.sum(dim=1) - 1.0).abs() <= tolerance)
+        valid = valid & torch.isfinite(benchmarks).all(dim=1)
+        tensors = [getattr(problem, name).values for name in MATRIX_NAMES]
+        tensors += [getattr(problem, name) for name in (*VECTOR_NAMES, "d")]
+        for tensor in tensors:
+            valid = valid & torch.isfinite(tensor).reshape(tensor.shape[0], -1).all(dim=1)
+    return valid
+
+
+def _split(problem: BlockProblem, merged: StructuredSolution) -> StructuredSolution:
+    """The solution of a merged deterministic program in the terms of the two-stage one."""
+    n = problem.num_first
+    num_equalities, num_inequalities = problem.A.shape[0], problem.G.shape[0]
+    x, w = merged.w[:, 0, :n], merged.w[:, :, n:]
+    missing = torch.isnan(merged.w).any(dim=2)
+    safe = torch.where(missing[:, :, None], 0.0, merged.w) if bool(missing.any()) else merged.w
+    first_cost = first_stage_cost(problem, safe[:, 0, :n])
+    costs = recourse_costs(problem, safe[:, 0, :n], safe[:, :, n:])
+    if bool(missing.any()):
+        first_cost = torch.where(missing[:, 0], torch.nan, first_cost)
+        costs = torch.where(missing, torch.nan, costs)
+    rows = merged.certificate.shape[2] - (num_equalities + num_inequalities)
+    start = num_equalities
+    stop = start + problem.W.shape[0]
+    certificate = torch.cat(
+        [merged.certificate[:, :, start:stop], merged.certificate[:, :, stop + num_inequalities :]], dim=2
+    )
+    assert certificate.shape[2] == rows
+    return dataclasses.replace(
+        merged,
+        x=x,
+        w=w,
+        scenario_costs=costs,
+        first_cost=first_cost,
+        objective=first_cost + costs[:, 0],
+        equality_dual=merged.recourse_equality_dual[:, 0, :num_equalities],
+        inequality_dual=merged.recourse_inequality_dual[:, 0, :num_inequalities],
+        recourse_equality_dual=merged.recourse_equality_dual[:, :, num_equalities:],
+        recourse_inequality_dual=merged.recourse_inequality_dual[:, :, num_inequalities:],
+        certificate=certificate,
+    )
+
+
+assert len(INPUT_NAMES) == len(MATRIX_NAMES) + len(VECTOR_NAMES) + 2
