@@ -18,6 +18,7 @@
     |   +-- UnavailableError     not ready, or going away
     |   +-- OverloadedError      queues are full: try later
     |   +-- DeadlineError        the caller's time is up
+    |   +-- UnauthenticatedError  the caller did not prove who they are
     +-- DependencyError          an optional package is not installed
 
 A message says what happened, where, the numbers, and the way out. ``facts`` keeps the numbers for
@@ -137,6 +138,12 @@ class DeadlineError(ServiceError):
     """The caller's time is up."""
 
     reason = "DEADLINE_EXCEEDED"
+
+
+class UnauthenticatedError(ServiceError):
+    """The caller did not prove who they are."""
+
+    reason = "UNAUTHENTICATED"
 
 
 class DependencyError(HedgecastError):

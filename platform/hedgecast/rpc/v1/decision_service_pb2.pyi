@@ -64,8 +64,9 @@ class DecideRequest(_message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """Model, as NAME (the alias champion), NAME@ALIAS or NAME@VERSION:
-    "german_grid@champion", "german_grid@3". Required.
+    """Model, as NAME (the alias champion, or the only version that is served),
+    NAME@ALIAS or NAME@VERSION: "german_grid", "german_grid@champion",
+    "german_grid@3". Required.
     """
     scenario_count: _builtins.int
     """Scenarios to draw, from 1 up to the server's limit. Zero: 200."""

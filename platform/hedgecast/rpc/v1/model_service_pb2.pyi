@@ -82,7 +82,9 @@ class GetModelRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Model, as NAME (the alias champion), NAME@ALIAS or NAME@VERSION. Required."""
+    """Model, as NAME (the alias champion, or the only version that is served),
+    NAME@ALIAS or NAME@VERSION. Required.
+    """
     def __init__(
         self,
         *,

@@ -1,0 +1,137 @@
+"""What happens around a solve: contexts, checks against the model, time budgets. No transport, no Ray."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hedgecast.core.errors import DataError, DeadlineError, ShapeError
+from hedgecast.programs.program import TwoStageProgram
+from hedgecast.registry.session import Context
+from hedgecast.rpc.codec import NamedRows
+from hedgecast.scenarios.scenario_set import ScenarioSet
+from hedgecast.service.backend import ColumnSpec, DecideQuery, ModelDescription
+
+
+class ContextSource(Protocol):
+    """What makes contexts of raw rows, and scenarios of drawn paths: a bundle's reader, say."""
+
+    def read(self, history: NamedRows, known: NamedRows) -> Context:
+        """The context of the decision period that follows ``history``; DataError where there is none."""
+        ...
+
+    def scenario_set(self, context: Context, paths: NDArray[np.float32], seed: int) -> ScenarioSet:
+        """Paths (S, T, F) by wall-clock slot as scenarios of the period's real steps."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ServedModel:
+    """A model with all that deciding takes but the network that draws."""
+
+    description: ModelDescription
+    source: ContextSource
+    program: Callable[[int], TwoStageProgram]
+    """The program for a number of steps; keeps what it has built."""
+
+    def prepare(self, query: DecideQuery) -> Context:
+        """The context of a query that fits this model.
+
+        Raises
+        ------
+        DataError
+            A column is missing or unknown, or the rows make no context.
+        ShapeError
+            A given parameter is unknown or of another shape.
+        """
+        check_columns(query.history, self.description.history_columns, "history")
+        check_columns(query.known, self.description.known_columns, "known")
+        context = self.source.read(query.history, query.known)
+        check_given(query, self.program(len(context.step_times)))
+        return context
+
+
+class Budget:
+    """How long work may go on; asked between stages, since a running solve cannot be interrupted."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._end = time.monotonic() + seconds
+        self._cancelled = threading.Event()
+
+    def cancel(self) -> None:
+        """Nobody waits for the answer any more."""
+        self._cancelled.set()
+
+    def check(self, stage: str) -> None:
+        """Raise before ``stage`` when the work is not worth going on with.
+
+        Raises
+        ------
+        DeadlineError
+            The time is up, or the call was cancelled.
+        """
+        if self._cancelled.is_set():
+            raise DeadlineError(f"the call was cancelled before {stage}", stage=stage)
+        if time.monotonic() >= self._end:
+            raise DeadlineError(
+                f"{self._seconds:.3g} s were up before {stage}: allow more time or ask for fewer scenarios",
+                stage=stage,
+            )
+
+
+def check_columns(rows: NamedRows, wanted: Iterable[ColumnSpec], field: str) -> None:
+    """Check that ``rows`` have the wanted columns and no others.
+
+    Raises
+    ------
+    DataError
+        A column is unknown (a misspelt name is never ignored) or missing.
+    """
+    names = [column.name for column in wanted]
+    for index, name in enumerate(rows.columns):
+        if name not in names:
+            raise DataError(
+                f"{field} has column {name!r}, which the model does not read: {_known_names(name, names)}",
+                field=f"{field}.columns[{index}].name",
+            )
+    missing = [name for name in names if name not in rows.columns]
+    if missing:
+        raise DataError(
+            f"{field} lacks column {missing[0]!r}: the model needs {', '.join(names)}",
+            field=f"{field}.columns",
+        )
+
+
+def check_given(query: DecideQuery, program: TwoStageProgram) -> None:
+    """Check names and shapes of the query's given parameters against the program's.
+
+    Raises
+    ------
+    ShapeError
+        One is unknown, or of another shape.
+    """
+    shapes = {parameter.name(): tuple(parameter.shape) for parameter in program.given}
+    for name, value in query.given.items():
+        field = f"given[{name}]"
+        if name not in shapes:
+            raise ShapeError(f"{field} is not a given parameter: {_known_names(name, shapes)}", field=field)
+        if value.shape != shapes[name]:
+            raise ShapeError(
+                f"{field} has shape {list(value.shape)}: {program.name} needs {list(shapes[name])}",
+                field=field,
+            )
+
+
+def _known_names(name: str, known: Iterable[str]) -> str:
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}known here: {', '.join(names) or 'none'}"

@@ -1,0 +1,92 @@
+"""The backend that decides in this process: for tests and notebooks."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hedgecast.core.errors import UnavailableError
+from hedgecast.registry.session import Context
+from hedgecast.service.backend import DecideAnswer, DecideQuery, ModelDescription, resolve
+from hedgecast.service.decide import Budget, ServedModel
+from hedgecast.service.solve import solve_query
+
+
+class Draw(Protocol):
+    """What turns a context into paths: a bundle's network, say."""
+
+    def __call__(self, context: Context, count: int, seed: int) -> NDArray[np.float32]:
+        """Paths (count, T, F) by wall-clock slot, in units of the data."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class LocalModel:
+    """A served model and the network that draws for it."""
+
+    model: ServedModel
+    draw: Draw
+
+
+class LocalBackend:
+    """Decides on threads of this process.
+
+    Parameters
+    ----------
+    models : sequence of LocalModel
+        What is served.
+    threads : int
+        Requests worked on at once; the rest wait.
+    """
+
+    def __init__(self, models: Sequence[LocalModel], *, threads: int = 1) -> None:
+        self._models = {local.model.description.full_name: local for local in models}
+        self._descriptions = tuple(local.model.description for local in models)
+        self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="decide")
+
+    def close(self) -> None:
+        """Wait for the work under way, take on no more."""
+        self._pool.shutdown()
+
+    async def models(self) -> tuple[ModelDescription, ...]:
+        """All served models."""
+        return self._descriptions
+
+    async def decide(self, query: DecideQuery) -> DecideAnswer:
+        """The answer to ``query``; cancelling stops the work before its next stage."""
+        local = self._models[resolve(self._descriptions, query.model).full_name]
+        budget = Budget(query.deadline_seconds)
+        try:
+            work = asyncio.get_running_loop().run_in_executor(self._pool, _answer, query, local, budget)
+        except RuntimeError as error:
+            raise UnavailableError("the service is going away: call another replica") from error
+        try:
+            return await work
+        except asyncio.CancelledError:
+            budget.cancel()
+            raise
+
+
+def _answer(query: DecideQuery, local: LocalModel, budget: Budget) -> DecideAnswer:
+    model = local.model
+    budget.check("reading the rows")
+    started = time.perf_counter()
+    context = model.prepare(query)
+    if query.validate_only:
+        return DecideAnswer(model=model.description, solution=None)
+    budget.check("drawing scenarios")
+    paths = local.draw(context, query.scenario_count, query.seed)
+    scenarios = model.source.scenario_set(context, paths, query.seed)
+    seconds = time.perf_counter() - started
+    program = model.program(scenarios.paths.shape[2])
+    solution = solve_query(
+        query, scenarios, program, model.description.program, budget, scenario_seconds=seconds
+    )
+    return DecideAnswer(model=model.description, solution=solution)

@@ -1,0 +1,130 @@
+"""The gRPC server: one port, our services, health and reflection."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+
+from hedgecast.core.errors import ConfigError
+from hedgecast.rpc.v1 import (
+    decision_service_pb2,
+    decision_service_pb2_grpc,
+    model_service_pb2,
+    model_service_pb2_grpc,
+)
+from hedgecast.service.backend import DecisionBackend
+from hedgecast.service.interceptors import CallGuard
+from hedgecast.service.servicers import DecisionServicer, ModelServicer
+from hedgecast.service.settings import ServiceSettings
+from hedgecast.service.tokens import TokenTable
+
+SERVICES = (
+    decision_service_pb2.DESCRIPTOR.services_by_name["DecisionService"].full_name,
+    model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
+)
+
+log = logging.getLogger(__name__)
+
+
+class DecisionServer:
+    """Serves a backend until it is stopped; not healthy until `set_ready`.
+
+    Parameters
+    ----------
+    backend : DecisionBackend
+        What decides.
+    settings : ServiceSettings
+        Where to listen, whom to trust, how much to take on.
+    """
+
+    def __init__(self, backend: DecisionBackend, settings: ServiceSettings) -> None:
+        self._settings = settings
+        self._health = health_aio.HealthServicer()
+        tokens = None if settings.token_file is None else TokenTable.read(settings.token_file)
+        limit = settings.max_message_bytes
+        self._server = grpc.aio.server(
+            interceptors=[CallGuard(settings, tokens)],
+            options=[
+                ("grpc.max_receive_message_length", limit),
+                ("grpc.max_send_message_length", limit),
+                # Two servers on one port would answer in turns.
+                ("grpc.so_reuseport", 0),
+                # Clients may ping an idle connection every 10 s; more often is refused.
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                ("grpc.keepalive_time_ms", 60_000),
+            ],
+        )
+        decision_service_pb2_grpc.add_DecisionServiceServicer_to_server(
+            DecisionServicer(backend, settings), self._server
+        )
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(backend), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            (*SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME),
+            self._server,
+        )
+
+    async def start(self) -> str:
+        """Listen; the address comes back as HOST:PORT. Health is NOT_SERVING.
+
+        Raises
+        ------
+        ConfigError
+            The port is taken or may not be used.
+        """
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
+        wanted = f"{host}:{self._settings.port}"
+        try:
+            if self._settings.secure:
+                port = self._server.add_secure_port(wanted, _credentials(self._settings))
+            else:
+                port = self._server.add_insecure_port(wanted)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"cannot listen on {wanted}: the port is taken or not allowed; choose another (0: any)",
+                address=wanted,
+            ) from error
+        await self._server.start()
+        log.info("listening on %s:%d%s", host, port, " with TLS" if self._settings.secure else "")
+        return f"{host}:{port}"
+
+    async def set_ready(self) -> None:
+        """Turn health to SERVING: the backend is warm."""
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+
+    async def stop(self) -> None:
+        """Turn health to NOT_SERVING, let requests under way finish, then close the port."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(self._settings.drain_seconds)
+
+    async def wait(self) -> None:
+        """Return once the server has stopped."""
+        await self._server.wait_for_termination()
+
+    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        for service in ("", *SERVICES):
+            await self._health.set(service, status)
+
+
+def _credentials(settings: ServiceSettings) -> grpc.ServerCredentials:
+    assert settings.tls_key is not None
+    assert settings.tls_certificate is not None
+    pair = (_read(settings.tls_key), _read(settings.tls_certificate))
+    authorities = None if settings.tls_client_ca is None else _read(settings.tls_client_ca)
+    return grpc.ssl_server_credentials(
+        [pair], root_certificates=authorities, require_client_auth=authorities is not None
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", path=str(path)) from error

@@ -1,0 +1,101 @@
+"""Settings of a deployment, from the environment: no numerics here, those are in the study."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from hedgecast.core.errors import ConfigError
+
+
+class ServiceSettings(BaseSettings):
+    """Where the service listens, whom it trusts and how much it takes on.
+
+    Each field is read from ``HEDGECAST_`` and its name in capitals: ``HEDGECAST_PORT=50051``.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="HEDGECAST_", frozen=True, extra="forbid", use_attribute_docstrings=True
+    )
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Anything but loopback needs TLS."""
+    port: int = Field(default=50051, ge=0, le=65535)
+    """Port to listen on; 0 lets the system choose."""
+    allow_insecure: bool = False
+    """Listen without TLS on an address other than loopback all the same (behind a TLS proxy, say)."""
+    tls_certificate: Path | None = None
+    """PEM certificate chain of this server. TLS is on when it and the key are set."""
+    tls_key: Path | None = None
+    """PEM private key of this server."""
+    tls_client_ca: Path | None = None
+    """PEM certificate authorities of clients; set, every client must show a certificate (mutual TLS)."""
+    token_file: Path | None = None
+    """Lines of ``PRINCIPAL SHA256HEX``; set, calls need ``authorization: Bearer TOKEN``."""
+    max_scenarios: int = Field(default=10_000, ge=1)
+    """Most scenarios of one request."""
+    max_input_entries: int = Field(default=1_000_000, ge=1)
+    """Most numbers in one table or array of a request."""
+    max_message_bytes: int = Field(default=16 * 2**20, ge=1024)
+    """Largest message taken or sent, in bytes."""
+    max_concurrent_requests: int = Field(default=32, ge=1)
+    """Requests under way at once, waiting ones included; more are refused with RESOURCE_EXHAUSTED."""
+    retry_delay_seconds: float = Field(default=0.5, gt=0)
+    """What refused callers are told to wait, in seconds."""
+    default_deadline_seconds: float = Field(default=60.0, gt=0)
+    """Deadline of calls that set none, in seconds."""
+    drain_seconds: float = Field(default=10.0, ge=0)
+    """What requests under way get to finish on shutdown, in seconds."""
+
+    @model_validator(mode="after")
+    def _check_security(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("set both tls_certificate and tls_key, or neither")
+        if self.tls_client_ca is not None and not self.secure:
+            raise ValueError("tls_client_ca needs tls_certificate and tls_key")
+        if not (self.loopback or self.secure or self.allow_insecure):
+            raise ValueError(
+                f"host {self.host!r} is not loopback and TLS is off: set tls_certificate and tls_key, or "
+                "allow_insecure where something else protects the port"
+            )
+        return self
+
+    @property
+    def secure(self) -> bool:
+        """Whether TLS is on."""
+        return self.tls_certificate is not None
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def load_settings(**overrides: object) -> ServiceSettings:
+    """Settings from the environment, with ``overrides`` on top.
+
+    Raises
+    ------
+    ConfigError
+        A value that is not allowed; the message names the setting.
+    """
+    try:
+        return ServiceSettings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise ConfigError("; ".join(_describe(dict(detail)) for detail in error.errors())) from None
+
+
+def _describe(detail: dict[str, object]) -> str:
+    location = detail["loc"]
+    assert isinstance(location, tuple)
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    return f"HEDGECAST_{str(location[0]).upper()} = {detail['input']!r}: {message}" if location else message
