@@ -1,0 +1,149 @@
+"""Batched torch arrays that are affine in the uncertain and the given entries.
+
+A column of numbers with a known dependence: what never changes is stored once, what depends on the
+given parameters once per context, what depends on the uncertain ones once per scenario. Evaluation is
+differentiable in both, in any float dtype and on any device.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from hedgecast.programs.presolve import CONSTANT, Affine
+
+# A dense product beats the sparse one down to about this share of nonzeros.
+_DENSE_SHARE = 0.2
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Linear:
+    """out = entries @ matrix.T without the zeros of ``matrix``."""
+
+    matrix: sp.csr_array
+    """(rows, entries)."""
+
+    def __call__(self, entries: Tensor) -> Tensor:
+        """(..., rows) for (..., entries)."""
+        counts = np.diff(self.matrix.indptr)
+        if counts.max(initial=0) <= 1:
+            return self._selected(entries, counts)
+        rows, size = self.matrix.shape
+        if self.matrix.nnz >= _DENSE_SHARE * rows * size or rows * size <= 4096:
+            dense = torch.as_tensor(self.matrix.toarray(), dtype=entries.dtype, device=entries.device)
+            return entries @ dense.T
+        coo = self.matrix.tocoo()
+        sparse = torch.sparse_coo_tensor(
+            torch.as_tensor(np.stack([coo.row, coo.col]), dtype=torch.int64, device=entries.device),
+            torch.as_tensor(coo.data, dtype=entries.dtype, device=entries.device),
+            (rows, size),
+            check_invariants=False,
+        )
+        flat = entries.reshape(-1, size)
+        product: Tensor = torch.sparse.mm(sparse, flat.T)
+        return product.T.reshape(*entries.shape[:-1], rows)
+
+    def _selected(self, entries: Tensor, counts: np.ndarray) -> Tensor:
+        """The product where every row has one entry at most: a gather."""
+        rows = self.matrix.shape[0]
+        index = np.zeros(rows, dtype=np.int64)
+        factor = np.zeros(rows)
+        present = counts > 0
+        index[present] = self.matrix.indices
+        factor[present] = self.matrix.data
+        identity = rows == self.matrix.shape[1] and np.array_equal(index, np.arange(rows))
+        picked = entries if identity else entries[..., torch.as_tensor(index, device=entries.device)]
+        if np.all(factor == 1.0):
+            return picked
+        return picked * torch.as_tensor(factor, dtype=entries.dtype, device=entries.device)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AffineArray:
+    """A column of numbers: constant + uncertain part + given part."""
+
+    constant: np.ndarray
+    uncertain: Linear | None
+    given: Linear | None
+
+    @classmethod
+    def of(cls, affines: list[Affine], num_uncertain: int, num_given: int) -> AffineArray:
+        """The array whose entries are ``affines``."""
+        constant = np.array([affine.get(CONSTANT, 0.0) for affine in affines])
+        parts = []
+        for start, count in ((0, num_uncertain), (num_uncertain, num_given)):
+            rows, cols, data = [], [], []
+            for row, affine in enumerate(affines):
+                for index, value in affine.items():
+                    if index != CONSTANT and start <= index < start + count:
+                        rows.append(row)
+                        cols.append(index - start)
+                        data.append(value)
+            matrix = sp.csr_array((data, (rows, cols)), shape=(len(affines), count)) if data else None
+            parts.append(None if matrix is None else Linear(matrix))
+        return cls(constant, parts[0], parts[1])
+
+    def __call__(self, uncertain: Tensor, given: Tensor) -> Tensor:
+        """(1 or B, 1 or S, rows) for uncertain (B, S, D) and given (1 or B, K)."""
+        out = torch.as_tensor(self.constant, dtype=given.dtype, device=given.device)[None, None, :]
+        if self.given is not None:
+            out = out + self.given(given)[:, None, :]
+        if self.uncertain is not None:
+            out = out + self.uncertain(uncertain)
+        return out
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class QuadraticNumber:
+    """One number that is a quadratic form of (uncertain, given, 1): a cost's constant part."""
+
+    affine: AffineArray
+    left: np.ndarray
+    """(terms,) entries of (uncertain, given)."""
+    right: np.ndarray
+    factor: np.ndarray
+
+    @classmethod
+    def of(cls, form: dict[tuple[int, int], float], num_uncertain: int, num_given: int) -> QuadraticNumber:
+        """The number ``sum form[i, j] theta_i theta_j``; index -1 stands for 1."""
+        affine: Affine = {}
+        products = []
+        for (i, j), value in form.items():
+            if i == CONSTANT:
+                affine[j] = affine.get(j, 0.0) + value
+            elif value:
+                products.append((i, j, value))
+        table = np.array(products).reshape(-1, 3)
+        return cls(
+            AffineArray.of([affine], num_uncertain, num_given),
+            table[:, 0].astype(np.int64),
+            table[:, 1].astype(np.int64),
+            table[:, 2],
+        )
+
+    def __call__(self, uncertain: Tensor, given: Tensor) -> Tensor:
+        """(1 or B, 1 or S) for uncertain (B, S, D) and given (1 or B, K)."""
+        out = self.affine(uncertain, given)[:, :, 0]
+        num_uncertain = uncertain.shape[2]
+        uses_uncertain = (self.left < num_uncertain) | (self.right < num_uncertain)
+        for among, uncertain_part in ((~uses_uncertain, False), (uses_uncertain, True)):
+            if among.any():
+                out = out + self._products(among, uncertain, given, uncertain_part)
+        return out
+
+    def _products(self, among: np.ndarray, uncertain: Tensor, given: Tensor, both: bool) -> Tensor:
+        if both:
+            spread = given[:, None, :].expand(uncertain.shape[0], uncertain.shape[1], given.shape[1])
+            entries = torch.cat([uncertain, spread], dim=2) if given.shape[1] else uncertain
+            shift = 0
+        else:
+            entries, shift = given[:, None, :], uncertain.shape[2]
+        left, right = (
+            torch.as_tensor(side[among] - shift, device=given.device) for side in (self.left, self.right)
+        )
+        factor = torch.as_tensor(self.factor[among], dtype=given.dtype, device=given.device)
+        return (entries[..., left] * entries[..., right]) @ factor

@@ -1,0 +1,222 @@
+"""A program's backend made of a solver that knows block problems only."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from hedgecast.core.errors import ProgramError
+from hedgecast.programs.backend import BlockBackend, Inputs, RawSolution, StageValue
+from hedgecast.programs.blocks import BlockProblem, SparseMatrix
+from hedgecast.programs.evaluate import decision_cost, multiply
+from hedgecast.programs.risk import EXPECTATION, Risk
+from hedgecast.programs.solution import Verdict
+from hedgecast.programs.template import ScenarioBlock, Template
+
+if TYPE_CHECKING:
+    from hedgecast.programs.program import CompiledStage, TwoStageProgram
+
+_GRADIENT_TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
+
+
+class ProgramBackend:
+    """A `Backend` that instantiates the program's template and hands the numbers to a block solver."""
+
+    def __init__(self, blocks: BlockBackend) -> None:
+        self.blocks = blocks
+        self.name = blocks.name
+
+    def refusal(self, program: TwoStageProgram, risk: Risk) -> str | None:  # noqa: ARG002
+        """Why the program has no block form; None where it has one. Every measure is accepted."""
+        return None if program.template is not None else program.template_reason
+
+    def solve(
+        self,
+        program: TwoStageProgram,
+        inputs: Inputs,
+        *,
+        risk: Risk,
+        benchmarks: Tensor | None,
+        tolerance: float,
+        max_iterations: int,
+    ) -> RawSolution:
+        """The best decisions for a batch; see `hedgecast.programs.backend`."""
+        template = _template(program)
+        with torch.no_grad():
+            found = self.blocks.solve_blocks(
+                template.instantiate(inputs.uncertain, inputs.given),
+                inputs.probabilities,
+                risk=risk,
+                benchmarks=benchmarks,
+                tolerance=tolerance,
+                max_iterations=max_iterations,
+                smoothing=0.0,
+            )
+            source = torch.as_tensor(template.scenario.source).to(inputs.uncertain)
+            return RawSolution(
+                flat=found.x[:, : program.num_decision],
+                first_cost=found.first_cost,
+                recourse_costs=found.scenario_costs,
+                verdicts=found.verdicts,
+                primal_residual=found.primal_residual,
+                dual_residual=found.dual_residual,
+                gap=found.gap,
+                iterations=found.iterations,
+                certificate=_raw_multipliers(found.certificate, source, program.recourse.stage.cones.zero),
+                infeasible_scenario=found.infeasible_scenario,
+            )
+
+    def evaluate(
+        self, compiled: CompiledStage, decision: Tensor, uncertain: Tensor, given: Tensor, *, tolerance: float
+    ) -> StageValue:
+        """Optimal cost of one stage for fixed decisions; see `hedgecast.programs.backend`."""
+        if compiled.block is None:
+            raise ProgramError(f"backend {self.name!r} evaluates quadratic and linear stages only")
+        with torch.enable_grad():
+            arguments = [tensor.detach().requires_grad_() for tensor in (decision, uncertain, given)]
+            problem = fixed_decision(compiled.block, arguments[0], arguments[1][:, None, :], arguments[2])
+            with torch.no_grad():
+                found = self.blocks.solve_blocks(
+                    detached(problem),
+                    problem.c.new_ones(problem.num_contexts, 1),
+                    risk=EXPECTATION,
+                    benchmarks=None,
+                    tolerance=tolerance,
+                    max_iterations=200,
+                    smoothing=0.0,
+                )
+            solved = found.verdicts == Verdict.OPTIMAL
+            saddle = _lagrangian(
+                problem,
+                torch.where(solved[:, None, None], found.w, 0.0),
+                torch.where(solved[:, None, None], found.recourse_equality_dual, 0.0),
+                torch.where(solved[:, None, None], found.recourse_inequality_dual, 0.0),
+            )
+            slopes = torch.autograd.grad(saddle.sum(), arguments, allow_unused=True)
+        cost = found.scenario_costs[:, 0].detach()
+        cost = torch.where(solved, cost, torch.nan)
+        cost = torch.where(found.verdicts == Verdict.INFEASIBLE, torch.inf, cost)
+        cost = torch.where(found.verdicts == Verdict.UNBOUNDED, -torch.inf, cost)
+        by_decision, by_uncertain, by_given = (
+            torch.zeros_like(argument) if slope is None else slope
+            for slope, argument in zip(slopes, arguments, strict=True)
+        )
+        return StageValue(
+            cost=cost, slope_decision=by_decision, slope_uncertain=by_uncertain, slope_given=by_given
+        )
+
+    def layer(
+        self, program: TwoStageProgram, *, risk: Risk, smoothing: float, tolerance: float | None
+    ) -> nn.Module:
+        """A module (Inputs, benchmarks or None) -> (B, N)."""
+        return _BlockLayer(self.blocks, program, risk, smoothing, tolerance)
+
+
+class _BlockLayer(nn.Module):
+    def __init__(
+        self,
+        blocks: BlockBackend,
+        program: TwoStageProgram,
+        risk: Risk,
+        smoothing: float,
+        tolerance: float | None,
+    ) -> None:
+        super().__init__()
+        self.blocks, self.template, self.risk = blocks, _template(program), risk
+        self.num_decision = program.num_decision
+        self.smoothing, self.tolerance = smoothing, tolerance
+
+    def forward(self, inputs: Inputs, benchmarks: Tensor | None) -> Tensor:
+        found = self.blocks.solve_blocks(
+            self.template.instantiate(inputs.uncertain, inputs.given),
+            inputs.probabilities,
+            risk=self.risk,
+            benchmarks=benchmarks,
+            tolerance=self.tolerance or _GRADIENT_TOLERANCE[inputs.uncertain.dtype],
+            max_iterations=200,
+            smoothing=self.smoothing,
+        )
+        return found.x[:, : self.num_decision]
+
+
+def _template(program: TwoStageProgram) -> Template:
+    if program.template is None:
+        raise ProgramError(f"program {program.name!r} has no block form: {program.template_reason}")
+    return program.template
+
+
+def _raw_multipliers(certificate: Tensor, source: Tensor, num_zero: int) -> Tensor:
+    """(B, S, rows of the canonical stage) conic multipliers from those of the reduced rows.
+
+    Canonical rows read A v + b in K; their multipliers are nonnegative on nonnegative rows, of any sign
+    on zero rows.
+    """
+    raw = certificate @ source
+    return torch.cat([raw[..., :num_zero], -raw[..., num_zero:]], dim=2) if num_zero else -raw
+
+
+def fixed_decision(block: ScenarioBlock, decision: Tensor, uncertain: Tensor, given: Tensor) -> BlockProblem:
+    """The recourse alone, for decisions that are numbers: no first-stage column is left.
+
+    Parameters
+    ----------
+    block : ScenarioBlock
+    decision : Tensor
+        (M, N).
+    uncertain, given : Tensor
+        (M, S, D) and (M, K).
+    """
+    x = torch.nn.functional.pad(decision, (0, block.R.shape[1] - decision.shape[1]))
+    column = x[:, None, :]
+    Q, W, V = (pattern(uncertain, given) for pattern in (block.Q, block.W, block.V))
+    num_columns = block.num_columns
+
+    def empty(rows: int) -> SparseMatrix:
+        return SparseMatrix(Q.rows.new_zeros(0), Q.rows.new_zeros(0), (rows, 0), given.new_zeros(1, 1, 0))
+
+    return BlockProblem(
+        num_contexts=int(uncertain.shape[0]),
+        num_scenarios=int(uncertain.shape[1]),
+        P=empty(0),
+        q=given.new_zeros(1, 0),
+        d=given.new_zeros(1),
+        A=empty(0),
+        a=given.new_zeros(1, 0),
+        G=empty(0),
+        g=given.new_zeros(1, 0),
+        Q=Q,
+        R=empty(num_columns),
+        O=empty(0),
+        o=given.new_zeros(1, 1, 0),
+        c=block.c(uncertain, given) + multiply(block.R(uncertain, given), column),
+        e=decision_cost(block, x, uncertain, given),
+        T=empty(W.shape[0]),
+        W=W,
+        h=block.h(uncertain, given) - multiply(block.T(uncertain, given), column),
+        U=empty(V.shape[0]),
+        V=V,
+        k=block.k(uncertain, given) - multiply(block.U(uncertain, given), column),
+    )
+
+
+def detached(problem: BlockProblem) -> BlockProblem:
+    """``problem`` without gradients."""
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(problem):
+        value = getattr(problem, field.name)
+        if isinstance(value, SparseMatrix):
+            changes[field.name] = dataclasses.replace(value, values=value.values.detach())
+        elif isinstance(value, Tensor):
+            changes[field.name] = value.detach()
+    return dataclasses.replace(problem, **changes)
+
+
+def _lagrangian(problem: BlockProblem, w: Tensor, y: Tensor, z: Tensor) -> Tensor:
+    """(M,) Lagrangian of the recourse at multipliers y of W w = h and z of V w <= k."""
+    curvature = (multiply(problem.Q, w) * w).sum(dim=2)
+    cost = problem.e + 0.5 * curvature + (problem.c * w).sum(dim=2)
+    cost = cost + (y * (multiply(problem.W, w) - problem.h)).sum(dim=2)
+    return (cost + (z * (multiply(problem.V, w) - problem.k)).sum(dim=2)).sum(dim=1)

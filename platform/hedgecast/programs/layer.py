@@ -1,0 +1,81 @@
+"""A program as a torch module: scenarios in, decision out, gradients through."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from hedgecast.core.errors import DependencyError, ProgramError
+from hedgecast.programs.backend import Backend, backend
+from hedgecast.programs.results import usable_members, wait_and_see_costs
+from hedgecast.programs.risk import Risk
+
+if TYPE_CHECKING:
+    from hedgecast.programs.program import TwoStageProgram
+
+_WITH_GRADIENTS = ("structured", "cvxpylayers")
+
+
+class DecisionLayer(nn.Module):
+    """Flat decisions (B, N), differentiable in scenarios, probabilities and given parameters.
+
+    Members that are infeasible, unbounded or invalid come back as NaN without a gradient; members that
+    stopped at the iteration limit come back as their last iterate.
+    """
+
+    def __init__(
+        self,
+        program: TwoStageProgram,
+        *,
+        backend: str | None,
+        risk: Risk,
+        smoothing: float,
+        tolerance: float | None,
+    ) -> None:
+        super().__init__()
+        self.program = program
+        self.risk = risk
+        self.tolerance = tolerance
+        self.solver = _solver(program, backend, risk)
+        self.inner = self.solver.layer(program, risk=risk, smoothing=smoothing, tolerance=tolerance)
+
+    def forward(
+        self, scenarios: Any, probabilities: Any = None, given: Mapping[str, Any] | None = None
+    ) -> Tensor:
+        """(B, N) decisions; arguments as in `TwoStageProgram.inputs`."""
+        inputs = self.program.inputs(scenarios, probabilities, given)
+        usable = usable_members(inputs)
+        benchmarks: Tensor | None = None
+        if self.risk.on_regret:
+            tolerance = self.tolerance or (1e-7 if inputs.uncertain.dtype == torch.float64 else 1e-4)
+            with torch.no_grad():
+                benchmarks, _ = wait_and_see_costs(
+                    self.program, self.solver, inputs.select(usable), tolerance, 200
+                )
+            finite = torch.isfinite(benchmarks).all(dim=1)
+            usable, benchmarks = usable[finite], benchmarks[finite]
+        out = inputs.uncertain.new_full((inputs.uncertain.shape[0], self.program.num_decision), torch.nan)
+        if not usable.numel():
+            return out
+        found: Tensor = self.inner(inputs.select(usable), benchmarks)
+        return out.index_copy(0, usable, found)
+
+
+def _solver(program: TwoStageProgram, name: str | None, risk: Risk) -> Backend:
+    if name is not None:
+        return program.backend(name, risk)
+    reasons = []
+    for candidate in _WITH_GRADIENTS:
+        try:
+            found = backend(candidate)
+        except (DependencyError, ProgramError) as error:
+            reasons.append(str(error))
+            continue
+        reason = found.refusal(program, risk)
+        if reason is None:
+            return found
+        reasons.append(f"{candidate}: {reason}")
+    raise ProgramError(f"no backend has gradients for program {program.name!r}: {'; '.join(reasons)}")

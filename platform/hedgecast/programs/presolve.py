@@ -1,0 +1,350 @@
+"""Fewer columns and rows for one stage, before any number is known.
+
+CVXPY's canonical form names every subexpression: t = z - y, u >= t, u >= 0. Written that way the
+scenario blocks of a simple program are dense where they could be diagonal. Three exact reductions,
+each with constant multipliers only, so that every remaining number stays affine in the parameters:
+
+1. an auxiliary column that one equality row defines is substituted out, in the quadratic cost too;
+2. an auxiliary column without cost that stands only in inequality rows is eliminated between them
+   (Fourier-Motzkin), where that leaves no more rows than before;
+3. a repeated row goes; rows with constant sides keep only the tightest.
+
+The decision's columns always stay. `Row.source` keeps the multipliers: row = sum source * raw rows,
+so that a certificate found on the reduced rows is one on CVXPY's rows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+from hedgecast.programs.canonical import AffineMap, Stage
+
+CONSTANT = -1
+Affine = dict[int, float]
+"""Index of a parameter entry (uncertain, then given; -1: the constant) to its coefficient."""
+
+# Sums below this share of their terms are rounding of an exact cancellation.
+_CANCELLED = 1e-13
+# An equality pivot smaller than this share of its row would magnify rounding.
+_PIVOT_SHARE = 1e-3
+
+
+@dataclasses.dataclass(slots=True)
+class Row:
+    """coefficients' v = rhs, or <= rhs."""
+
+    coefficients: dict[int, Affine]
+    rhs: Affine
+    source: dict[int, float]
+
+
+@dataclasses.dataclass(slots=True)
+class Reduced:
+    """A stage in row form; columns keep their canonical numbers, eliminated ones occur nowhere."""
+
+    num_decision: int
+    columns: list[int]
+    """Auxiliary columns left, ascending."""
+    quadratic: dict[int, dict[int, Affine]]
+    """Symmetric, both triangles."""
+    linear: dict[int, Affine]
+    constant: dict[tuple[int, int], float]
+    """Quadratic form over parameter entries: (i, j), i <= j, to coefficient of their product."""
+    equalities: list[Row]
+    inequalities: list[Row]
+
+
+def is_constant(affine: Affine) -> bool:
+    """Whether no parameter stands in ``affine``."""
+    return all(index == CONSTANT for index in affine)
+
+
+def reduce_stage(stage: Stage) -> Reduced:
+    """``stage`` after the three reductions.
+
+    Parameters
+    ----------
+    stage : Stage
+        With zero and nonnegative rows only.
+    """
+    reduced = _rows_of(stage)
+    _substitute_all(reduced)
+    _eliminate_all(reduced)
+    reduced.equalities = without_repeats(reduced.equalities, equality=True)
+    reduced.inequalities = without_repeats(reduced.inequalities, equality=False)
+    present = _present_columns(reduced)
+    reduced.columns = [column for column in reduced.columns if column in present]
+    return reduced
+
+
+def _rows_of(stage: Stage) -> Reduced:
+    entries = _affines(stage.A.values)
+    offsets = _affines(stage.b)
+    rows = [Row({}, _scaled(offset, -1.0), {i: 1.0}) for i, offset in enumerate(offsets)]
+    for row, col, entry in zip(stage.A.rows, stage.A.cols, entries, strict=True):
+        if entry:
+            rows[row].coefficients[int(col)] = entry
+    inequalities = rows[stage.cones.zero :]
+    for i, row in enumerate(inequalities):
+        # A v + b >= 0  is  -A v <= b.
+        inequalities[i] = _scaled_row(row, -1.0)
+    quadratic: dict[int, dict[int, Affine]] = {}
+    for r, c, entry in zip(stage.P.rows, stage.P.cols, _affines(stage.P.values), strict=True):
+        if entry:
+            quadratic.setdefault(int(r), {})[int(c)] = entry
+    constant = _affines(stage.d)[0]
+    return Reduced(
+        num_decision=stage.num_decision,
+        columns=list(range(stage.num_decision, stage.num_columns)),
+        quadratic=quadratic,
+        linear={column: entry for column, entry in enumerate(_affines(stage.q)) if entry},
+        constant={(CONSTANT, index): value for index, value in constant.items()},
+        equalities=rows[: stage.cones.zero],
+        inequalities=inequalities,
+    )
+
+
+def _affines(values: AffineMap) -> list[Affine]:
+    """One dictionary a row."""
+    out: list[Affine] = [{CONSTANT: float(value)} if value else {} for value in values.constant]
+    shift = values.uncertain.shape[1]
+    for matrix, offset in ((values.uncertain, 0), (values.given, shift)):
+        coo = matrix.tocoo()
+        for row, col, value in zip(coo.row, coo.col, coo.data, strict=True):
+            if value:
+                _add(out[row], {int(col) + offset: float(value)}, 1.0)
+    return out
+
+
+def _add(target: Affine, other: Affine, factor: float) -> None:
+    for index, value in other.items():
+        before, step = target.get(index, 0.0), factor * value
+        after = before + step
+        if abs(after) <= _CANCELLED * max(abs(before), abs(step)):
+            target.pop(index, None)
+        else:
+            target[index] = after
+
+
+def _scaled(affine: Affine, factor: float) -> Affine:
+    return {index: factor * value for index, value in affine.items()}
+
+
+def _scaled_row(row: Row, factor: float) -> Row:
+    return Row(
+        {column: _scaled(entry, factor) for column, entry in row.coefficients.items()},
+        _scaled(row.rhs, factor),
+        {index: factor * value for index, value in row.source.items()},
+    )
+
+
+def _add_row(target: Row, other: Row, factor: float) -> None:
+    for column, entry in other.coefficients.items():
+        mine = target.coefficients.setdefault(column, {})
+        _add(mine, entry, factor)
+        if not mine:
+            del target.coefficients[column]
+    _add(target.rhs, other.rhs, factor)
+    for index, value in other.source.items():
+        target.source[index] = target.source.get(index, 0.0) + factor * value
+
+
+def _value(affine: Affine) -> float:
+    return affine.get(CONSTANT, 0.0)
+
+
+def _add_product(target: dict[tuple[int, int], float], left: Affine, right: Affine, factor: float) -> None:
+    for i, a in left.items():
+        for j, b in right.items():
+            key = (min(i, j), max(i, j))
+            target[key] = target.get(key, 0.0) + factor * a * b
+
+
+# ---- 1. columns defined by an equality row ----
+
+
+def _substitute_all(reduced: Reduced) -> None:
+    progress = True
+    while progress:
+        progress = False
+        touching = _touching(reduced.equalities + reduced.inequalities)
+        for position, row in enumerate(reduced.equalities):
+            pivot = _pivot(reduced, row, touching)
+            if pivot is not None:
+                del reduced.equalities[position]
+                _substitute(reduced, row, pivot)
+                progress = True
+                break
+
+
+def _touching(rows: list[Row]) -> dict[int, list[Row]]:
+    touching: dict[int, list[Row]] = {}
+    for row in rows:
+        for column in row.coefficients:
+            touching.setdefault(column, []).append(row)
+    return touching
+
+
+def _pivot(reduced: Reduced, row: Row, touching: dict[int, list[Row]]) -> int | None:
+    """The column to substitute with ``row``, or None where none keeps everything affine and sparse."""
+    largest = max((abs(_value(entry)) for entry in row.coefficients.values()), default=0.0)
+    best, best_fill = None, math.inf
+    for column, entry in row.coefficients.items():
+        if column < reduced.num_decision or not is_constant(entry):
+            continue
+        if abs(_value(entry)) < _PIVOT_SHARE * largest:
+            continue
+        others = [other for other in touching[column] if other is not row]
+        if not _stays_affine(reduced, row, column, others):
+            continue
+        width = len(row.coefficients) - 1
+        fill = width * len(others) - (width + 1 + len(others))
+        if fill < best_fill:
+            best, best_fill = column, fill
+    return best if best_fill <= 0 else None
+
+
+def _stays_affine(reduced: Reduced, row: Row, column: int, others: list[Row]) -> bool:
+    if any(not is_constant(other.coefficients[column]) for other in others):
+        return False
+    rest = [entry for other, entry in row.coefficients.items() if other != column]
+    constant_row = all(is_constant(entry) for entry in rest)
+    curvature = reduced.quadratic.get(column, {})
+    if curvature:
+        if not constant_row or any(not is_constant(entry) for entry in curvature.values()):
+            return False
+        # Fill in the scenario's curvature would cost its sparsity: at most one auxiliary column.
+        auxiliary = [c for c in row.coefficients if c >= reduced.num_decision and c != column]
+        if len(auxiliary) > 1:
+            return False
+    return constant_row or is_constant(reduced.linear.get(column, {}))
+
+
+def _substitute(reduced: Reduced, row: Row, column: int) -> None:
+    """Put v_column = alpha + sum_i beta_i v_i, from ``row``, everywhere."""
+    pivot = _value(row.coefficients[column])
+    alpha = _scaled(row.rhs, 1.0 / pivot)
+    beta = {
+        other: _scaled(entry, -1.0 / pivot) for other, entry in row.coefficients.items() if other != column
+    }
+    for concerned in reduced.equalities + reduced.inequalities:
+        if column in concerned.coefficients:
+            _add_row(concerned, row, -_value(concerned.coefficients[column]) / pivot)
+            concerned.coefficients.pop(column, None)
+    curvature = reduced.quadratic.pop(column, {})
+    own = _value(curvature.pop(column, {}))
+    for other in curvature:
+        del reduced.quadratic[other][column]
+    slope = reduced.linear.pop(column, {})
+    # 1/2 own v^2 + sum_i curvature_i v v_i + slope v  with v = alpha + beta'v_other.
+    for i, b_i in beta.items():
+        for k, b_k in beta.items():
+            if own:
+                _add_curvature(reduced, i, k, _scaled(b_i, own * _value(b_k)))
+        for k, entry in curvature.items():
+            product = _scaled(b_i, _value(entry))
+            _add_curvature(reduced, i, k, product)
+            _add_curvature(reduced, k, i, product)
+        if own:
+            _add_slope(reduced, i, _scaled(alpha, own * _value(b_i)))
+        if slope:
+            constant = is_constant(slope)
+            _add_slope(reduced, i, _scaled(b_i, _value(slope)) if constant else _scaled(slope, _value(b_i)))
+    for k, entry in curvature.items():
+        _add_slope(reduced, k, _scaled(alpha, _value(entry)))
+    _add_product(reduced.constant, alpha, alpha, 0.5 * own)
+    _add_product(reduced.constant, slope, alpha, 1.0)
+    reduced.columns.remove(column)
+
+
+def _add_curvature(reduced: Reduced, i: int, k: int, affine: Affine) -> None:
+    entries = reduced.quadratic.setdefault(i, {})
+    entry = entries.setdefault(k, {})
+    _add(entry, affine, 1.0)
+    if not entry:
+        del entries[k]
+
+
+def _add_slope(reduced: Reduced, column: int, affine: Affine) -> None:
+    entry = reduced.linear.setdefault(column, {})
+    _add(entry, affine, 1.0)
+    if not entry:
+        del reduced.linear[column]
+
+
+# ---- 2. columns without cost, between inequalities ----
+
+
+def _eliminate_all(reduced: Reduced) -> None:
+    progress = True
+    while progress:
+        progress = False
+        touching = _touching(reduced.inequalities)
+        defined = set(_touching(reduced.equalities))
+        for column in list(reduced.columns):
+            if column in defined or reduced.linear.get(column) or reduced.quadratic.get(column):
+                continue
+            rows = touching.get(column, [])
+            if not all(is_constant(row.coefficients[column]) for row in rows):
+                continue
+            upper = [row for row in rows if _value(row.coefficients[column]) > 0]
+            lower = [row for row in rows if _value(row.coefficients[column]) < 0]
+            if len(upper) * len(lower) > len(upper) + len(lower):
+                continue
+            _eliminate(reduced, column, upper, lower)
+            progress = True
+            break
+
+
+def _eliminate(reduced: Reduced, column: int, upper: list[Row], lower: list[Row]) -> None:
+    gone = {id(row) for row in upper + lower}
+    kept = [row for row in reduced.inequalities if id(row) not in gone]
+    for high in upper:
+        for low in lower:
+            row = _scaled_row(high, 1.0 / _value(high.coefficients[column]))
+            _add_row(row, low, -1.0 / _value(low.coefficients[column]))
+            row.coefficients.pop(column, None)
+            kept.append(row)
+    reduced.inequalities = kept
+    reduced.columns.remove(column)
+
+
+# ---- 3. repeated rows ----
+
+
+def without_repeats(rows: list[Row], *, equality: bool) -> list[Row]:
+    """``rows`` without repeats, and without rows that hold whatever the columns are."""
+    kept: dict[object, Row] = {}
+    for row in rows:
+        if not row.coefficients and is_constant(row.rhs) and _holds(_value(row.rhs), equality):
+            continue
+        scale = _row_scale(row)
+        key_rhs = _key(row.rhs, scale)
+        left = tuple(sorted((c, _key(entry, scale)) for c, entry in row.coefficients.items()))
+        free = not equality and is_constant(row.rhs) and bool(row.coefficients)
+        key: object = (left, None if free else key_rhs)
+        other = kept.get(key)
+        if other is None or (free and _value(row.rhs) / scale < _value(other.rhs) / _row_scale(other)):
+            kept[key] = row
+    return list(kept.values())
+
+
+def _holds(rhs: float, equality: bool) -> bool:
+    return rhs == 0.0 if equality else rhs >= 0.0
+
+
+def _row_scale(row: Row) -> float:
+    return max((abs(v) for entry in row.coefficients.values() for v in entry.values()), default=1.0)
+
+
+def _key(affine: Affine, scale: float) -> tuple[tuple[int, float], ...]:
+    return tuple(sorted((index, float(np.round(value / scale, 12))) for index, value in affine.items()))
+
+
+def _present_columns(reduced: Reduced) -> set[int]:
+    present = set(_touching(reduced.equalities + reduced.inequalities))
+    present |= {column for column, entry in reduced.linear.items() if entry}
+    return present | {column for column, entries in reduced.quadratic.items() if entries}

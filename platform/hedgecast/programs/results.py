@@ -1,0 +1,212 @@
+"""From what a backend found to a `Decision` with a verdict for every member."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from hedgecast.programs.backend import Backend, Inputs, RawSolution
+from hedgecast.programs.measures import risk_value
+from hedgecast.programs.risk import Risk
+from hedgecast.programs.solution import Decision, Verdict
+
+if TYPE_CHECKING:
+    from hedgecast.programs.program import TwoStageProgram
+
+# A scenario whose share of an infeasibility certificate is below this has recourse: the first stage has not.
+_SHARE = 1e-6
+
+
+def solve_batch(
+    program: TwoStageProgram,
+    backend: Backend,
+    inputs: Inputs,
+    risk: Risk,
+    tolerance: float,
+    max_iterations: int,
+) -> Decision:
+    """Decisions of every member; members with unusable numbers are left out of the solve.
+
+    Parameters
+    ----------
+    program : TwoStageProgram
+    backend : Backend
+    inputs : Inputs
+    risk : Risk
+    tolerance : float
+        Relative residuals and gap.
+    max_iterations : int
+    """
+    start = time.perf_counter()
+    num_contexts, num_scenarios = inputs.probabilities.shape
+    verdicts = torch.full(
+        (num_contexts,), int(Verdict.INVALID), dtype=torch.int64, device=inputs.given.device
+    )
+    usable = usable_members(inputs)
+    benchmarks: Tensor | None = None
+    if risk.on_regret:
+        benchmarks = inputs.probabilities.new_full((num_contexts, num_scenarios), torch.nan)
+        benchmarks[usable], failed = wait_and_see_costs(
+            program, backend, inputs.select(usable), tolerance, max_iterations
+        )
+        verdicts[usable] = failed.amax(dim=1)
+        usable = usable[torch.isfinite(benchmarks[usable]).all(dim=1)]
+    found = _Found(inputs, program.num_decision)
+    if usable.numel():
+        part = inputs.select(usable)
+        raw = backend.solve(
+            program,
+            part,
+            risk=risk,
+            benchmarks=None if benchmarks is None else benchmarks[usable],
+            tolerance=tolerance,
+            max_iterations=max_iterations,
+        )
+        verdicts[usable] = raw.verdicts
+        found.put(usable, raw)
+    _complete_costs(program, backend, inputs, risk, verdicts, found, tolerance)
+    answered = (verdicts == Verdict.OPTIMAL) | (verdicts == Verdict.NOT_CONVERGED)
+    found.flat[~answered] = torch.nan
+    found.costs[~answered] = torch.nan
+    objective = found.costs.new_full((num_contexts,), torch.nan)
+    if bool(answered.any()):
+        objective[answered] = risk_value(
+            risk,
+            found.costs[answered],
+            inputs.probabilities[answered],
+            None if benchmarks is None else benchmarks[answered],
+        )
+    scenario, certificate = _explain(program, backend, inputs, verdicts, tolerance, max_iterations)
+    return Decision(
+        values=program.unflatten(found.flat),
+        flat=found.flat,
+        objective=objective,
+        scenario_costs=found.costs,
+        verdicts=verdicts,
+        primal_residual=found.primal_residual,
+        dual_residual=found.dual_residual,
+        gap=found.gap,
+        iterations=found.iterations,
+        infeasible_scenario=scenario,
+        certificate=certificate,
+        seconds=time.perf_counter() - start,
+        backend=backend.name,
+    )
+
+
+def usable_members(inputs: Inputs) -> Tensor:
+    """Indices of the members whose numbers are finite and whose probabilities are a distribution."""
+    probabilities = inputs.probabilities
+    slack = 1e-6 if probabilities.dtype == torch.float64 else 1e-3
+    usable = torch.isfinite(inputs.uncertain).flatten(1).all(dim=1)
+    usable &= torch.isfinite(inputs.given).all(dim=1)
+    usable &= (probabilities >= 0).all(dim=1) & ((probabilities.sum(dim=1) - 1).abs() <= slack)
+    return torch.nonzero(usable)[:, 0]
+
+
+def wait_and_see_costs(
+    program: TwoStageProgram, backend: Backend, inputs: Inputs, tolerance: float, max_iterations: int
+) -> tuple[Tensor, Tensor]:
+    """(B, S) optimal cost of every scenario known ahead, and its verdicts.
+
+    A scenario without a feasible decision costs +inf, an unbounded one -inf, one that was not solved NaN.
+    """
+    shape = inputs.probabilities.shape
+    if not inputs.uncertain.numel():
+        return inputs.probabilities.new_zeros(shape), torch.zeros(shape, dtype=torch.int64)
+    raw = backend.solve(
+        program,
+        inputs.apart(),
+        risk=Risk(),
+        benchmarks=None,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+    )
+    costs = raw.first_cost + raw.recourse_costs[:, 0]
+    for verdict, value in (
+        (Verdict.INFEASIBLE, torch.inf),
+        (Verdict.UNBOUNDED, -torch.inf),
+        (Verdict.NOT_CONVERGED, torch.nan),
+        (Verdict.INVALID, torch.nan),
+    ):
+        costs = torch.where(raw.verdicts == verdict, value, costs)
+    return costs.reshape(shape), raw.verdicts.reshape(shape)
+
+
+class _Found:
+    """The batch's numbers, filled member by member; NaN where nothing was found."""
+
+    def __init__(self, inputs: Inputs, num_decision: int) -> None:
+        num_contexts, num_scenarios = inputs.probabilities.shape
+
+        def empty(*shape: int) -> Tensor:
+            return inputs.probabilities.new_full(shape, torch.nan)
+
+        self.flat, self.costs = empty(num_contexts, num_decision), empty(num_contexts, num_scenarios)
+        self.primal_residual, self.dual_residual = empty(num_contexts), empty(num_contexts)
+        self.gap = empty(num_contexts)
+        self.iterations = torch.zeros(num_contexts, dtype=torch.int64, device=inputs.given.device)
+
+    def put(self, members: Tensor, raw: RawSolution) -> None:
+        self.flat[members] = raw.flat
+        self.costs[members] = raw.first_cost[:, None] + raw.recourse_costs
+        for name in ("primal_residual", "dual_residual", "gap", "iterations"):
+            getattr(self, name)[members] = getattr(raw, name).to(getattr(self, name).dtype)
+
+
+def _complete_costs(
+    program: TwoStageProgram,
+    backend: Backend,
+    inputs: Inputs,
+    risk: Risk,
+    verdicts: Tensor,
+    found: _Found,
+    tolerance: float,
+) -> None:
+    """Evaluate scenarios that carry no weight in the objective: their recourse was not optimized."""
+    weightless = ~(inputs.probabilities > 0).all(dim=1)
+    if not risk.neutral:
+        weightless = torch.ones_like(weightless)
+    members = torch.nonzero(weightless & (verdicts == Verdict.OPTIMAL))[:, 0]
+    if members.numel():
+        part = inputs.select(members)
+        found.costs[members] = program.costs_of(backend, found.flat[members], part, tolerance)
+
+
+def _explain(
+    program: TwoStageProgram,
+    backend: Backend,
+    inputs: Inputs,
+    verdicts: Tensor,
+    tolerance: float,
+    max_iterations: int,
+) -> tuple[Tensor, Tensor | None]:
+    """For infeasible members: a scenario that has no recourse by itself, and its certificate."""
+    scenario = torch.full_like(verdicts, -1)
+    certificate: Tensor | None = None
+    for member in torch.nonzero(verdicts == Verdict.INFEASIBLE)[:, 0]:
+        raw = backend.solve(
+            program,
+            inputs.select(member[None]).apart(),
+            risk=Risk(),
+            benchmarks=None,
+            tolerance=tolerance,
+            max_iterations=max_iterations,
+        )
+        alone = raw.verdicts == Verdict.INFEASIBLE
+        if raw.certificate is not None:
+            # Normalized to a largest multiplier of one over all rows, the first stage's included.
+            alone &= raw.certificate.abs().flatten(1).amax(dim=1) > _SHARE
+        hits = torch.nonzero(alone)[:, 0]
+        if not hits.numel():
+            continue
+        scenario[member] = hits[0]
+        if raw.certificate is not None:
+            if certificate is None:
+                rows = raw.certificate.shape[2]
+                certificate = raw.certificate.new_full((verdicts.shape[0], rows), torch.nan)
+            certificate[member] = raw.certificate[hits[0], 0]
+    return scenario, certificate
