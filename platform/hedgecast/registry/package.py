@@ -1,0 +1,143 @@
+"""A trained generator and its study as a bundle."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hedgecast.data.schema import FeatureSchema
+from hedgecast.diffusion.generator import Generator
+from hedgecast.learning.study import Study
+from hedgecast.registry.bundle import (
+    DENOISER_GRAPH,
+    PROGRAM_FILE,
+    SCENARIOS_GRAPH,
+    Bundle,
+    write_bundle,
+)
+from hedgecast.registry.checks import DENOISER_PARITY, SCENARIO_PARITY
+from hedgecast.registry.export import export_graphs
+from hedgecast.version import __version__
+
+_RECORDED = ("torch", "numpy", "cvxpy", "onnx", "onnxscript", "onnxruntime")
+
+
+def package(
+    folder: Path,
+    *,
+    study: Study,
+    schema: FeatureSchema,
+    generator: Generator,
+    context: Tensor,
+    training: Mapping[str, Any],
+    metrics: Mapping[str, float],
+) -> Bundle:
+    """The bundle of a trained model, its graphs checked against torch.
+
+    Parameters
+    ----------
+    folder : Path
+        Where it shall stand; a bundle there gives way.
+    study : Study
+        What was trained, on what, for which decision.
+    schema : FeatureSchema
+        What a context row is made of.
+    generator : Generator
+        Trained.
+    context : Tensor
+        (B, C) raw features of real days, for the comparison of the graphs with torch.
+    training : mapping
+        What the training run reports: days, losses, seconds.
+    metrics : mapping
+        Figures of the validation days.
+
+    Raises
+    ------
+    BundleError
+        A graph differs from torch, or ``folder`` holds something else.
+    """
+    graphs = export_graphs(generator, context)
+    files = {SCENARIOS_GRAPH: graphs.scenarios, DENOISER_GRAPH: graphs.denoiser}
+    if study.program.path is not None:
+        files[PROGRAM_FILE] = Path(study.program.path).read_bytes()
+    measured = {
+        **metrics,
+        SCENARIO_PARITY: graphs.scenarios_parity.relative_error,
+        DENOISER_PARITY: graphs.denoiser_parity.relative_error,
+    }
+    manifest = {
+        "name": study.name,
+        "created_time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "method": study.learning.method,
+        "seed": study.learning.seed,
+        "versions": _versions(),
+        "data": study.data.to_dict(),
+        "schema": schema.to_dict(),
+        "generator": {
+            "names": list(schema.targets),
+            "units": list(schema.target_units),
+            "num_slots": generator.num_steps,
+            "num_features": generator.num_features,
+            "noise_size": generator.dim,
+            "sampler": f"{generator.config.sampler}, {generator.config.sampler_steps} steps",
+        },
+        "program": study.program.to_dict(),
+        "training": dict(training),
+        "metrics": measured,
+    }
+    return write_bundle(folder, files=files, card=_card(manifest), manifest=manifest)
+
+
+def _versions() -> dict[str, str]:
+    versions = {"hedgecast": __version__}
+    for name in _RECORDED:
+        # onnxruntime may be there as onnxruntime-gpu.
+        for candidate in (name, f"{name}-gpu"):
+            try:
+                versions[candidate] = importlib.metadata.version(candidate)
+                break
+            except importlib.metadata.PackageNotFoundError:
+                continue
+    versions["torch"] = torch.__version__
+    return versions
+
+
+def _card(manifest: Mapping[str, Any]) -> str:
+    def table(values: Mapping[str, Any]) -> str:
+        rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in values.items())
+        return f"| | |\n| --- | --- |\n{rows}\n"
+
+    generator, program = manifest["generator"], manifest["program"]
+    what = program.get("name") or program.get("path")
+    series = ", ".join(
+        f"{name} ({unit or 'no unit'})"
+        for name, unit in zip(generator["names"], generator["units"], strict=True)
+    )
+    return f"""# {manifest["name"]}
+
+Scenarios of {series} over {generator["num_slots"]} slots of a day, for the decision program `{what}`.
+Method `{manifest["method"]}`, seed {manifest["seed"]}, {generator["sampler"]}.
+Written {manifest["created_time"]}.
+
+## Use
+Scenarios follow the law that the training days support. Context outside their range, or data measured in
+another way, is outside what was checked. Expected regret is expected under this law, not under the world's.
+
+## Training
+{table(manifest["training"])}
+## Validation
+{table(manifest["metrics"])}
+## Program parameters
+{table(program.get("parameters", {}))}
+## Versions
+{table(manifest["versions"])}"""
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)

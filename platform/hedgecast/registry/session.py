@@ -1,0 +1,182 @@
+"""Scenarios from a bundle, with ONNX Runtime: no torch model, no training code.
+
+Two halves, so that a service can keep them in different processes: `ContextReader` turns raw named
+rows into one context (cheap, needs the schema only), `ScenarioSession` turns contexts into paths (the
+network). `scenario_set` joins them again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from hedgecast.core.errors import DependencyError, ShapeError
+from hedgecast.data.features import features
+from hedgecast.data.rows import window_from_rows
+from hedgecast.data.schema import FeatureSchema
+from hedgecast.data.windows import Windows
+from hedgecast.diffusion.noise import day_numbers, scenario_noise
+from hedgecast.registry.bundle import Bundle
+from hedgecast.rpc.codec import NamedRows
+from hedgecast.scenarios.scenario_set import ScenarioSet
+
+CPU = ("CPUExecutionProvider",)
+# 4,096 scenarios of 24 hours keep a layer's activations near 2 MB, inside the second-level cache.
+_CHUNK = 4096
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Context:
+    """One decision day, ready for the network."""
+
+    features: NDArray[np.float64]
+    """(C,) raw features."""
+    day_number: int
+    """Days since 1970-01-01: the context's number in the noise."""
+    step_times: NDArray[np.datetime64]
+    """(R,) UTC, start of each real step."""
+    step_slots: NDArray[np.int64]
+    """(R,) wall-clock slot of each real step."""
+
+
+class ContextReader:
+    """Contexts from raw rows, by a bundle's schema."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.schema = FeatureSchema.from_dict(bundle.manifest.schema, path="schema")
+
+    def read(self, history: NamedRows, known: NamedRows) -> Context:
+        """The context of the decision day that follows ``history``.
+
+        Raises
+        ------
+        DataError
+            The rows do not make a context; the message names column and time.
+        """
+        window = window_from_rows(
+            self.schema,
+            times=history.times,
+            columns=history.columns,
+            known_times=known.times,
+            known=known.columns,
+        )
+        return context_of(window, 0)
+
+    def scenario_set(self, context: Context, paths: NDArray[np.float32], seed: int) -> ScenarioSet:
+        """Paths (S, T, F) by slot as scenarios of the day's real steps."""
+        shape, manifest = self.bundle.manifest.generator, self.bundle.manifest
+        real = paths[:, context.step_slots].astype(np.float64)
+        return ScenarioSet(
+            paths=torch.from_numpy(real)[None],
+            names=shape.names,
+            units=shape.units,
+            times=context.step_times[None],
+            source=f"{manifest.name}:{manifest.fingerprint[:12]}",
+            seed=seed,
+        )
+
+
+class ScenarioSession:
+    """The network of a bundle.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        Checked.
+    threads : int
+        Threads of one draw; replicas that share a machine should not fight for cores.
+    providers : sequence of str
+        ONNX Runtime execution providers, in order.
+
+    Raises
+    ------
+    DependencyError
+        ONNX Runtime runs on other providers than those asked for.
+    """
+
+    def __init__(self, bundle: Bundle, *, threads: int = 1, providers: Sequence[str] = CPU) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        self.bundle = bundle
+        self.reader = ContextReader(bundle)
+        self._session = onnxruntime.InferenceSession(
+            str(bundle.scenarios_graph), options, providers=list(providers)
+        )
+        found = self._session.get_providers()
+        # Where CUDA cannot load, ONNX Runtime goes on with the CPU and says nothing.
+        if found[0] != providers[0]:
+            raise DependencyError(
+                f"asked ONNX Runtime for {providers[0]}, it runs on {found[0]}: install onnxruntime-gpu in "
+                "place of onnxruntime (extra 'gpu'), or ask for CPUExecutionProvider",
+                asked=list(providers),
+                found=found,
+            )
+
+    @classmethod
+    def open(cls, folder: Path, *, threads: int = 1, providers: Sequence[str] = CPU) -> Self:
+        """The session of the bundle in ``folder``, once its checksums hold."""
+        return cls(Bundle.open(folder), threads=threads, providers=providers)
+
+    def draw(
+        self,
+        contexts: NDArray[np.float64],
+        context_numbers: Sequence[int] | NDArray[np.int64],
+        count: int,
+        seed: int,
+        *,
+        start: int = 0,
+    ) -> NDArray[np.float32]:
+        """Paths (B, count, T, F) by slot, in units of the data.
+
+        Scenario i of a seed and a context is the same whatever the batch, the count and the replica, up to
+        float32 rounding of the matrix products.
+
+        Parameters
+        ----------
+        contexts : array
+            (B, C) raw features.
+        context_numbers : sequence of int
+            B numbers that name the contexts in the noise; days since 1970-01-01.
+        count, seed, start : int
+            Scenarios ``start`` to ``start + count`` of the seed.
+        """
+        shape = self.bundle.manifest.generator
+        if contexts.ndim != 2 or contexts.shape[1] != shape.num_features:
+            raise ShapeError(
+                f"contexts has shape {contexts.shape}: must be (contexts, {shape.num_features})",
+                num_features=shape.num_features,
+            )
+        rows = contexts.astype(np.float32)
+        paths = np.empty((len(rows), count, shape.num_slots, len(shape.names)), dtype=np.float32)
+        for begin in range(0, count, _CHUNK):
+            size = min(_CHUNK, count - begin)
+            noise = scenario_noise(seed, context_numbers, size, shape.noise_size, start=start + begin)
+            (paths[:, begin : begin + size],) = self._session.run(None, {"context": rows, "noise": noise})
+        return paths
+
+    def scenarios(self, history: NamedRows, known: NamedRows, count: int, seed: int) -> ScenarioSet:
+        """``count`` scenarios of the day that follows ``history``, over its real steps."""
+        context = self.reader.read(history, known)
+        (paths,) = self.draw(context.features[None], [context.day_number], count, seed)
+        return self.reader.scenario_set(context, paths, seed)
+
+
+def context_of(windows: Windows, row: int) -> Context:
+    """One day of ``windows`` as a context."""
+    window = windows.select(slice(row, row + 1))
+    times, slots = window.steps_of(0)
+    return Context(
+        features=features(window)[0],
+        day_number=int(day_numbers(window.days)[0]),
+        step_times=times,
+        step_slots=slots,
+    )
