@@ -174,8 +174,8 @@ def check_grid(times: np.ndarray, step_minutes: int, source: str) -> None:
         )
     if step % wanted:
         raise DataError(
-            f"{where} is {step / _NANOSECONDS_PER_MINUTE:g} min after the row above, no multiple of the step of "
-            f"{step_minutes} min: take the row out or correct its time",
+            f"{where} is {step / _NANOSECONDS_PER_MINUTE:g} min after the row above, no multiple of the "
+            f"step of {step_minutes} min: take the row out or correct its time",
             **facts,
         )
     raise DataError(
