@@ -198,8 +198,8 @@ def _warnings(query: DecideQuery, statistics: Statistics) -> Iterator[tuple[str,
         in_tail = share * query.scenario_count
         yield (
             "THIN_TAIL",
-            f"the worst {share:.3g} of {query.scenario_count} scenarios is {in_tail:.3g} of them, so its mean is "
-            "mostly noise; ask for more scenarios or a lower level",
+            f"the worst {share:.3g} of {query.scenario_count} scenarios is {in_tail:.3g} of them, so its "
+            "mean is mostly noise; ask for more scenarios or a lower level",
         )
     if statistics.value_of_stochastic_solution is None:
         yield (
