@@ -186,8 +186,9 @@ def _known_block(
     if known_times is None or known is None:
         raise DataError(f"{_KNOWN} are missing: give {', '.join(schema.known)} for {span}")
     values = _block(schema, schema.known, known_times, known, _KNOWN)
+    known_times = np.asarray(known_times).astype("datetime64[ns]")
     first = int(np.searchsorted(known_times, period[0]))
-    if not np.array_equal(known_times[first : first + len(period)].astype("datetime64[ns]"), period):
+    if not np.array_equal(known_times[first : first + len(period)], period):
         raise DataError(
             f"{_KNOWN} from {show(known_times[0])} UTC to {show(known_times[-1])} UTC do not cover the "
             f"period: give {', '.join(schema.known)} for {span}"
