@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from hedgecast.commands.program_files import read_given, read_program, read_scenarios
+from hedgecast.commands.scenario_files import read_given, read_scenarios
 from hedgecast.core.errors import InputError
 from hedgecast.programs.appraisal import Appraisal, appraise
+from hedgecast.programs.catalog import load_file
 from hedgecast.programs.risk import Risk
 from hedgecast.programs.smps import SmpsInstance, read_smps
 
@@ -32,7 +33,9 @@ _SHOWN_ENTRIES = 12
 def solve(
     program_file: Annotated[
         Path | None,
-        typer.Argument(metavar="PROGRAM.py", help="Python file that defines `program`, a TwoStageProgram."),
+        typer.Argument(
+            metavar="PROGRAM.py", help="Python file that defines `program`, a TwoStageProgram, or `build()`."
+        ),
     ] = None,
     scenarios: Annotated[
         Path | None,
@@ -86,7 +89,7 @@ def solve(
     else:
         if program_file is None or scenarios is None:
             raise InputError("give PROGRAM.py and --scenarios FILE.parquet, or --smps BASE")
-        program = read_program(program_file)
+        program = load_file(program_file)
         values, probabilities = read_scenarios(scenarios, program)
         known = read_given(given, program) if given is not None else {}
     appraisal = appraise(program, values, probabilities, known, risk=measure, backend=backend)

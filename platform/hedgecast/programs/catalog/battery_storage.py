@@ -14,6 +14,8 @@ Everything is decided here and now, and the expected cost is linear in the price
 that of the mean price: scenarios pay off with a risk measure, such as CVaR.
 
 Source: Donti et al. (2017), section 4.3, https://arxiv.org/abs/1703.04529.
+
+Default data: ``history("battery_storage")`` of `hedgecast.programs.catalog.history`.
 """
 
 from __future__ import annotations
@@ -23,9 +25,6 @@ import cvxpy as cp
 from hedgecast.core.errors import ConfigError
 from hedgecast.programs.catalog import checks
 from hedgecast.programs.program import TwoStageProgram
-
-DATASET = "dutch_prices"
-"""Default data: hourly day-ahead prices of the Netherlands, EUR/MWh."""
 
 
 def build(

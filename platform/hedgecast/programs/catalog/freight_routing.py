@@ -16,6 +16,8 @@ known: f_tl goes on booked trucks, s_tl on spot trucks, x_tl stays in the hub ov
 
 Spot trucks are unlimited, so every scenario has a recourse. What is left at the end is shipped at the
 price ``p_end``.
+
+Default data: ``history("freight_routing")`` of `hedgecast.programs.catalog.history`.
 """
 
 from __future__ import annotations
@@ -30,9 +32,6 @@ from torch import Tensor
 from hedgecast.core.errors import ConfigError, ShapeError
 from hedgecast.programs.catalog import checks
 from hedgecast.programs.program import TwoStageProgram
-
-DATASET = "flight_delays"
-"""Default data: departure delays of 2013 from New York by lane."""
 
 
 def build(

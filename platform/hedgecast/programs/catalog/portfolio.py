@@ -28,6 +28,8 @@ taken out.
 
 Source: Cornuejols and Tutuncu (2006), Optimization Methods in Finance, section 8.2;
 Rockafellar and Uryasev (2000), https://doi.org/10.21314/JOR.2000.038.
+
+Default data: ``history("portfolio")`` of `hedgecast.programs.catalog.history`.
 """
 
 from __future__ import annotations
@@ -42,9 +44,6 @@ from torch import Tensor
 from hedgecast.core.errors import ConfigError, SolveError
 from hedgecast.programs.catalog import checks
 from hedgecast.programs.program import TwoStageProgram
-
-DATASET = "sp500_returns"
-"""Default data: daily returns of 20 stocks of the S&P 500."""
 
 BASIS_POINTS = 1e4
 """Of wealth, in one: the unit of cost of mean-variance and mean-cvar."""

@@ -23,6 +23,8 @@ which needs the exponential cone.
 
 Source: Van Mieghem and Rudi (2002), https://doi.org/10.1287/msom.4.4.313.5728 (newsvendor networks);
 Zhao et al. (2025), https://arxiv.org/abs/2510.11590 (exponential utility and its data).
+
+Default data: ``history("product_allocation")`` of `hedgecast.programs.catalog.history`.
 """
 
 from __future__ import annotations
@@ -37,9 +39,6 @@ from torch import Tensor
 from hedgecast.core.errors import ConfigError
 from hedgecast.programs.catalog import checks
 from hedgecast.programs.program import TwoStageProgram
-
-DATASET = "retail_demand"
-"""Default data: units of 100 products sold per open day."""
 
 SUBSTITUTIONS = ("none", "downward", "full")
 UTILITIES = ("linear", "exponential")

@@ -1,11 +1,8 @@
-"""The files of ``hedgecast solve``: a program in Python, scenarios in Parquet, given parameters in JSON."""
+"""The data files of ``hedgecast solve``: scenarios in Parquet, given parameters in JSON."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -15,49 +12,12 @@ import pyarrow.parquet
 import torch
 from torch import Tensor
 
-from hedgecast.core.errors import DataError, HedgecastError, ProgramError
+from hedgecast.core.errors import DataError, ProgramError
 from hedgecast.programs.program import TwoStageProgram
 
 PROBABILITY = "probability"
 # Rounded probabilities of a file may miss 1 by this much; they are then scaled to sum to 1.
 _PROBABILITY_TOLERANCE = 1e-6
-
-
-def read_program(path: Path) -> TwoStageProgram:
-    """The object called ``program`` of a Python file, which is run.
-
-    Raises
-    ------
-    ProgramError
-        No such file, the file raises, or it defines no `TwoStageProgram` of that name.
-    """
-    if not path.is_file():
-        raise ProgramError(f"{path}: no such file", file=str(path))
-    spec = importlib.util.spec_from_file_location(f"_hedgecast_program_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ProgramError(f"{path}: not a Python file: name it .py", file=str(path))
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses and pickles look their module up by name.
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-    except HedgecastError:
-        raise
-    except Exception as error:
-        line = _line_in(path, error)
-        raise ProgramError(
-            f"{path}, line {line}: {type(error).__name__}: {error}: correct the file",
-            file=str(path),
-            line=line,
-        ) from error
-    program = getattr(module, "program", None)
-    if not isinstance(program, TwoStageProgram):
-        found = "nothing" if program is None else f"a {type(program).__name__}"
-        raise ProgramError(
-            f"{path}: defines {found} called 'program': end it with program = TwoStageProgram(...)",
-            file=str(path),
-        )
-    return program
 
 
 def read_scenarios(path: Path, program: TwoStageProgram) -> tuple[Tensor, Tensor | None]:
@@ -197,11 +157,3 @@ def _probabilities(path: Path, values: np.ndarray) -> np.ndarray:
 def _listed(names: list[str]) -> str:
     shown = ", ".join(names[:6])
     return f"{shown}, ..." if len(names) > 6 else shown or "none"
-
-
-def _line_in(path: Path, error: BaseException) -> int:
-    """The last line of the user's own file that the error came through."""
-    if isinstance(error, SyntaxError) and error.lineno is not None:
-        return error.lineno
-    frames = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path]
-    return next((line for line in reversed(frames) if line is not None), 1)
