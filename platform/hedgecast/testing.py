@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
+import torch
+
+from hedgecast.data.datasets import load_table
+from hedgecast.data.features import features
+from hedgecast.data.schema import FeatureSchema
+from hedgecast.data.splits import Split, split_windows
+from hedgecast.data.windows import build_windows
+from hedgecast.diffusion.generator import Generator
+from hedgecast.learning.study import Study, read_study
+from hedgecast.registry.bundle import Bundle
+from hedgecast.registry.package import package
 
 _STUDY = """
 name = "tiny"
@@ -67,3 +79,38 @@ def write_tiny_study(folder: Path, *, num_days: int = 260, seed: int = 0, start:
     study = folder / "tiny.toml"
     study.write_text(_STUDY.format(validation=last - 70, test=last - 30), encoding="utf-8")
     return study
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TinyModel:
+    """A small study with an exported generator: real statistics, a network moved off its start."""
+
+    study: Study
+    schema: FeatureSchema
+    split: Split
+    generator: Generator
+    bundle: Bundle
+
+
+def make_tiny_model(folder: Path) -> TinyModel:
+    """The tiny study's model, its bundle in ``folder / "bundle"``; nothing is trained."""
+    study = read_study(write_tiny_study(folder))
+    table = load_table(study.data)
+    schema = FeatureSchema.from_table(study.data, table)
+    split = split_windows(build_windows(table, schema), study.split)
+    draws = torch.Generator().manual_seed(0)
+    context = torch.from_numpy(features(split.train))
+    generator, _ = Generator.fitted(Generator.Config(), context, torch.from_numpy(split.train.slots), draws)
+    with torch.no_grad():
+        for parameter in generator.denoiser.exit.parameters():
+            parameter.normal_(0.0, 0.05, generator=draws)
+    bundle = package(
+        folder / "bundle",
+        study=study,
+        schema=schema,
+        generator=generator,
+        context=context[:10],
+        training={"days": len(split.train)},
+        metrics={"cost_difference_low": -1.0, "crps_ratio": 1.0, "coverage_90": 0.9, "unsolved_share": 0.0},
+    )
+    return TinyModel(study=study, schema=schema, split=split, generator=generator, bundle=bundle)
