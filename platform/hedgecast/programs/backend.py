@@ -77,9 +77,8 @@ class RawSolution:
     gap: Tensor
     iterations: Tensor
     certificate: Tensor | None = None
-    """(B, S, rows of the canonical recourse stage): Farkas multipliers of infeasible members."""
-    infeasible_scenario: Tensor | None = None
-    """(B,): a scenario without recourse whatever the decision, -1 where none is known."""
+    """(B, S, rows of the canonical recourse stage): Farkas multipliers of infeasible members, the
+    largest over all rows (the first stage's included) of the order of one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -205,10 +204,6 @@ class BlockSolution(Protocol):
     @property
     def recourse_inequality_dual(self) -> Tensor:
         """(B, S, rows of V), nonnegative."""
-
-    @property
-    def infeasible_scenario(self) -> Tensor:
-        """(B,): a scenario without recourse whatever the decision, -1 where none is known."""
 
     @property
     def certificate(self) -> Tensor:

@@ -55,6 +55,7 @@ class ProgramBackend:
                 max_iterations=max_iterations,
                 smoothing=0.0,
             )
+            # Rows of the block form are sums of -(A v + b); canonical multipliers are those of A v + b.
             source = torch.as_tensor(template.scenario.source).to(inputs.uncertain)
             return RawSolution(
                 flat=found.x[:, : program.num_decision],
@@ -65,8 +66,7 @@ class ProgramBackend:
                 dual_residual=found.dual_residual,
                 gap=found.gap,
                 iterations=found.iterations,
-                certificate=_raw_multipliers(found.certificate, source, program.recourse.stage.cones.zero),
-                infeasible_scenario=found.infeasible_scenario,
+                certificate=-(found.certificate @ source),
             )
 
     def evaluate(
@@ -146,16 +146,6 @@ def _template(program: TwoStageProgram) -> Template:
     if program.template is None:
         raise ProgramError(f"program {program.name!r} has no block form: {program.template_reason}")
     return program.template
-
-
-def _raw_multipliers(certificate: Tensor, source: Tensor, num_zero: int) -> Tensor:
-    """(B, S, rows of the canonical stage) conic multipliers from those of the reduced rows.
-
-    Canonical rows read A v + b in K; their multipliers are nonnegative on nonnegative rows, of any sign
-    on zero rows.
-    """
-    raw = certificate @ source
-    return torch.cat([raw[..., :num_zero], -raw[..., num_zero:]], dim=2) if num_zero else -raw
 
 
 def fixed_decision(block: ScenarioBlock, decision: Tensor, uncertain: Tensor, given: Tensor) -> BlockProblem:

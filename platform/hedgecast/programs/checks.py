@@ -180,8 +180,8 @@ def check_convex(role: str, expression: Any) -> None:
         culprit = _smallest(expression, dpp=True)
         raise ProgramError(
             f"{role} {show(expression)} is not DPP{_where(culprit, expression)}: a parameter may be "
-            "multiplied by variables only, not by another parameter, and not stand inside a nonlinear function of "
-            "parameters; compute such products beforehand and give them as parameters"
+            "multiplied by variables only, not by another parameter, and not stand inside a nonlinear "
+            "function of parameters; compute such products beforehand and give them as parameters"
         )
 
 

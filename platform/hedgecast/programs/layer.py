@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hedgecast.core.errors import DependencyError, ProgramError
 from hedgecast.programs.backend import Backend, backend
-from hedgecast.programs.results import usable_members, wait_and_see_costs
+from hedgecast.programs.results import wait_and_see_costs
 from hedgecast.programs.risk import Risk
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class DecisionLayer(nn.Module):
     ) -> Tensor:
         """(B, N) decisions; arguments as in `TwoStageProgram.inputs`."""
         inputs = self.program.inputs(scenarios, probabilities, given)
-        usable = usable_members(inputs)
+        usable = self.program.usable_members(inputs)
         benchmarks: Tensor | None = None
         if self.risk.on_regret:
             tolerance = self.tolerance or (1e-7 if inputs.uncertain.dtype == torch.float64 else 1e-4)

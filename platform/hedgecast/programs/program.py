@@ -11,7 +11,7 @@ this class reports are cost(x) + V(x, y): the known cost is always included.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import cvxpy as cp
@@ -22,15 +22,15 @@ from torch import Tensor, nn
 from hedgecast.core.errors import DependencyError, ProgramError, ShapeError
 from hedgecast.programs import checks
 from hedgecast.programs.backend import Backend, Inputs, backend
-from hedgecast.programs.canonical import Stage, compile_stage, flat_size, without_decision_rows
+from hedgecast.programs.canonical import Stage, compile_stage, without_decision_rows
+from hedgecast.programs.entries import Entries, Layout, as_float
 from hedgecast.programs.evaluate import Separable, with_slopes
 from hedgecast.programs.presolve import reduce_stage
-from hedgecast.programs.results import solve_batch, usable_members, wait_and_see_costs
+from hedgecast.programs.results import solve_batch, wait_and_see_costs
 from hedgecast.programs.risk import EXPECTATION, Risk
 from hedgecast.programs.solution import Decision
 from hedgecast.programs.template import ScenarioBlock, Template, make_block, make_template
-
-Entries = Tensor | np.ndarray | Mapping[str, Any]
+from hedgecast.programs.violations import FirstStageCheck
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -92,9 +92,12 @@ class TwoStageProgram:
         self.constraints = checks.as_constraints(constraints, "constraints")
         self.recourse_constraints = checks.as_constraints(recourse_constraints, "recourse_constraints")
         self._check()
-        self.num_decision = flat_size(self.decision)
-        self.num_uncertain = flat_size(self.uncertain)
-        self.num_given = flat_size(self.given)
+        self.decision_layout = Layout(self.decision, "decision")
+        self.uncertain_layout = Layout(self.uncertain, "scenarios")
+        self.given_layout = Layout(self.given, "given")
+        self.num_decision = self.decision_layout.size
+        self.num_uncertain = self.uncertain_layout.size
+        self.num_given = self.given_layout.size
         self.given_defaults: dict[str, Tensor] = {
             parameter.name(): torch.as_tensor(_dense(parameter.value), dtype=torch.float64)
             for parameter in self.given
@@ -153,6 +156,7 @@ class TwoStageProgram:
         block = self.template.scenario if self.template is not None else None
         self.recourse = _compiled(scenario, sizes, block)
         self.known_cost = _compiled(known, sizes, None)
+        self._first_stage_check = FirstStageCheck(self.decision, self.given, first)
 
     @property
     def recourse_variables(self) -> tuple[Any, ...]:
@@ -171,7 +175,7 @@ class TwoStageProgram:
     def inputs(
         self, scenarios: Entries, probabilities: Any = None, given: Mapping[str, Any] | None = None
     ) -> Inputs:
-        """The checked numbers of a batch, in the dtype and on the device of the scenarios.
+        """The numbers of a batch, in the dtype and on the device of the scenarios.
 
         Parameters
         ----------
@@ -187,58 +191,48 @@ class TwoStageProgram:
         ShapeError, ProgramError
             A wrong shape, an unknown or a missing name.
         """
-        uncertain = self._scenarios(scenarios)
+        uncertain = self.uncertain_layout.flatten(scenarios, ("contexts", "scenarios"))
         num_contexts, num_scenarios = uncertain.shape[:2]
+        if not num_scenarios:
+            raise ShapeError("scenarios has no scenario: give at least one for each context")
         if probabilities is None:
-            weights = uncertain.new_full((num_contexts, num_scenarios), 1.0 / max(num_scenarios, 1))
+            weights = uncertain.new_full((num_contexts, num_scenarios), 1.0 / num_scenarios)
         else:
-            weights = torch.as_tensor(probabilities).to(uncertain)
+            weights = as_float(probabilities).to(uncertain)
             if weights.shape != uncertain.shape[:2]:
                 raise ShapeError(
                     f"probabilities have shape {tuple(weights.shape)}: must be contexts x scenarios = "
                     f"{tuple(uncertain.shape[:2])}"
                 )
-        return Inputs(uncertain=uncertain, probabilities=weights, given=self._given(given, uncertain))
+        return Inputs(
+            uncertain=uncertain, probabilities=weights, given=self.given_entries(given or {}, uncertain)
+        )
 
-    def _scenarios(self, scenarios: Entries) -> Tensor:
-        if isinstance(scenarios, Mapping):
-            self._check_names(scenarios, self.uncertain, "scenarios", complete=True)
-            parts = [_float(scenarios[parameter.name()]) for parameter in self.uncertain]
-            for parameter, part in zip(self.uncertain, parts, strict=True):
-                if part.ndim != 2 + len(parameter.shape) or tuple(part.shape[2:]) != tuple(parameter.shape):
-                    raise ShapeError(
-                        f"scenarios[{parameter.name()!r}] has shape {tuple(part.shape)}: must be "
-                        f"(contexts, scenarios, {', '.join(map(str, parameter.shape))})"
-                    )
-            return torch.cat([part.flatten(2) if part.ndim > 2 else part[..., None] for part in parts], dim=2)
-        values = _float(scenarios)
-        if values.ndim < 3 or values[0, 0].numel() != self.num_uncertain or not values.shape[1]:
-            names = ", ".join(f"{p.name()} {tuple(p.shape)}" for p in self.uncertain)
-            raise ShapeError(
-                f"scenarios have shape {tuple(values.shape)}: must be (contexts, scenarios, "
-                f"{self.num_uncertain} entries of {names}); for one context add a leading axis of one"
-            )
-        return values.flatten(2)
+    def given_entries(self, given: Mapping[str, Any], like: Tensor) -> Tensor:
+        """(1 or B, K) entries of the given parameters, defaults filled in.
 
-    def _given(self, given: Mapping[str, Any] | None, like: Tensor) -> Tensor:
-        given = given or {}
-        self._check_names(given, self.given, "given", complete=False)
+        Parameters
+        ----------
+        given : mapping of names to *shape or (B, *shape)
+        like : Tensor
+            (B, ...) whose contexts, dtype and device they must have.
+        """
+        self.given_layout.check_names(given, complete=False)
         parts = []
-        for parameter in self.given:
-            value = given.get(parameter.name(), self.given_defaults.get(parameter.name()))
+        for name, shape in zip(self.given_layout.names, self.given_layout.shapes, strict=True):
+            value = given.get(name, self.given_defaults.get(name))
             if value is None:
                 raise ProgramError(
-                    f"given parameter {parameter.name()!r} has no value: pass "
-                    f"given={{{parameter.name()!r}: ...}} or set .value before the program is made",
-                    name=parameter.name(),
+                    f"given parameter {name!r} has no value: pass given={{{name!r}: ...}} or set .value "
+                    "before the program is made",
+                    name=name,
                 )
-            part = torch.as_tensor(value).to(like)
-            shape = tuple(parameter.shape)
+            part = as_float(value).to(like)
             if tuple(part.shape) == shape:
                 part = part[None]
             elif tuple(part.shape[1:]) != shape or part.shape[0] not in (1, like.shape[0]):
                 raise ShapeError(
-                    f"given[{parameter.name()!r}] has shape {tuple(part.shape)}: must be {shape} or "
+                    f"given[{name!r}] has shape {tuple(part.shape)}: must be {shape} or "
                     f"{(like.shape[0], *shape)}"
                 )
             parts.append(part.reshape(part.shape[0], -1))
@@ -247,40 +241,25 @@ class TwoStageProgram:
         rows = max(part.shape[0] for part in parts)
         return torch.cat([part.expand(rows, -1) for part in parts], dim=1)
 
-    def _check_names(
-        self, found: Mapping[str, Any], known: Sequence[Any], what: str, *, complete: bool
-    ) -> None:
-        names = [parameter.name() for parameter in known]
-        for name in found:
-            if name not in names:
-                raise ProgramError(
-                    f"{what} has {name!r}: known names are {', '.join(names) or 'none'}", name=name
-                )
-        for name in names:
-            if complete and name not in found:
-                raise ProgramError(f"{what} lacks {name!r}", name=name)
+    def usable_members(self, inputs: Inputs) -> Tensor:
+        """Indices of the members whose numbers can be solved.
+
+        Entries must be finite and keep the signs declared in CVXPY; probabilities must be a distribution.
+        """
+        probabilities = inputs.probabilities
+        slack = 1e-6 if probabilities.dtype == torch.float64 else 1e-3
+        usable = (probabilities >= 0).all(dim=1) & ((probabilities.sum(dim=1) - 1).abs() <= slack)
+        usable &= self.uncertain_layout.lawful(inputs.uncertain).all(dim=1)
+        usable &= self.given_layout.lawful(inputs.given)
+        return torch.nonzero(usable)[:, 0]
 
     def unflatten(self, flat: Tensor) -> dict[str, Tensor]:
         """Decision variable name to (B, *shape), from flat decisions (B, N)."""
-        parts = torch.split(flat, [variable.size for variable in self.decision], dim=1)
-        return {
-            variable.name(): part.reshape(-1, *variable.shape)
-            for variable, part in zip(self.decision, parts, strict=True)
-        }
+        return self.decision_layout.unflatten(flat)
 
     def flatten(self, decision: Entries) -> Tensor:
         """(B, N) decisions in declaration and C order, from flat ones or from a mapping by name."""
-        if isinstance(decision, Mapping):
-            self._check_names(decision, self.decision, "decision", complete=True)
-            parts = [_float(decision[v.name()]).reshape(-1, v.size) for v in self.decision]
-            return torch.cat(parts, dim=1)
-        flat = _float(decision)
-        if flat.ndim != 2 or flat.shape[1] != self.num_decision:
-            raise ShapeError(
-                f"decision has shape {tuple(flat.shape)}: must be (contexts, {self.num_decision} entries of "
-                f"{', '.join(v.name() for v in self.decision)})"
-            )
-        return flat
+        return self.decision_layout.flatten(decision, ("contexts",))
 
     # ---- solving ----
 
@@ -356,7 +335,7 @@ class TwoStageProgram:
         """
         with torch.no_grad():
             inputs = self.inputs(scenarios, None, given)
-            usable = usable_members(inputs)
+            usable = self.usable_members(inputs)
             costs = torch.full_like(inputs.probabilities, torch.nan)
             costs[usable], _ = wait_and_see_costs(
                 self,
@@ -391,9 +370,30 @@ class TwoStageProgram:
 
     def costs_of(self, solver: Backend, flat: Tensor, inputs: Inputs, tolerance: float) -> Tensor:
         """(B, S) cost of flat decisions (B, N), for checked inputs; see `value`."""
+        known, recourse = self.stage_costs(solver, flat, inputs, tolerance)
+        return known[:, None] + recourse
+
+    def stage_costs(
+        self, solver: Backend, flat: Tensor, inputs: Inputs, tolerance: float
+    ) -> tuple[Tensor, Tensor]:
+        """Known cost (B,) and recourse costs (B, S) of flat decisions (B, N), for checked inputs."""
         nothing = inputs.uncertain.new_zeros(inputs.uncertain.shape[0], 1, self.num_uncertain)
         known = _stage_costs(self.known_cost, solver, flat, nothing, inputs.given, tolerance)
-        return known + _stage_costs(self.recourse, solver, flat, inputs.uncertain, inputs.given, tolerance)
+        recourse = _stage_costs(self.recourse, solver, flat, inputs.uncertain, inputs.given, tolerance)
+        return known[:, 0], recourse
+
+    def violation(self, decision: Entries, given: Any = None) -> Tensor:
+        """(B,) largest violation of what binds the decision alone, in each constraint's own units.
+
+        Parameters
+        ----------
+        decision : Tensor (B, N) or mapping of names
+        given : mapping of names, or checked entries (1 or B, K), optional
+        """
+        flat = self.flatten(decision).detach()
+        entries = given if isinstance(given, Tensor) else self.given_entries(given or {}, flat)
+        arrays = [tensor.detach().cpu().double().numpy() for tensor in (flat, entries)]
+        return torch.as_tensor(self._first_stage_check(*arrays)).to(flat)
 
     def regret(
         self, decision: Entries, scenarios: Entries, given: Mapping[str, Any] | None = None, **options: Any
@@ -455,11 +455,6 @@ def _stage_costs(
 
 def _tolerance(asked: float | None, like: Tensor) -> float:
     return asked if asked is not None else 1e-7 if like.dtype == torch.float64 else 1e-4
-
-
-def _float(values: Any) -> Tensor:
-    tensor = values if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
-    return tensor if tensor.is_floating_point() else tensor.double()
 
 
 def _dense(value: Any) -> np.ndarray:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hedgecast.programs.program import TwoStageProgram
 
 # A scenario whose share of an infeasibility certificate is below this has recourse: the first stage has not.
-_SHARE = 1e-6
+_SHARE = 1e-5
 
 
 def solve_batch(
@@ -45,7 +45,7 @@ def solve_batch(
     verdicts = torch.full(
         (num_contexts,), int(Verdict.INVALID), dtype=torch.int64, device=inputs.given.device
     )
-    usable = usable_members(inputs)
+    usable = program.usable_members(inputs)
     benchmarks: Tensor | None = None
     if risk.on_regret:
         benchmarks = inputs.probabilities.new_full((num_contexts, num_scenarios), torch.nan)
@@ -95,16 +95,6 @@ def solve_batch(
         seconds=time.perf_counter() - start,
         backend=backend.name,
     )
-
-
-def usable_members(inputs: Inputs) -> Tensor:
-    """Indices of the members whose numbers are finite and whose probabilities are a distribution."""
-    probabilities = inputs.probabilities
-    slack = 1e-6 if probabilities.dtype == torch.float64 else 1e-3
-    usable = torch.isfinite(inputs.uncertain).flatten(1).all(dim=1)
-    usable &= torch.isfinite(inputs.given).all(dim=1)
-    usable &= (probabilities >= 0).all(dim=1) & ((probabilities.sum(dim=1) - 1).abs() <= slack)
-    return torch.nonzero(usable)[:, 0]
 
 
 def wait_and_see_costs(
@@ -197,7 +187,7 @@ def _explain(
             max_iterations=max_iterations,
         )
         alone = raw.verdicts == Verdict.INFEASIBLE
-        if raw.certificate is not None:
+        if raw.certificate is not None and raw.certificate.shape[2]:
             # Normalized to a largest multiplier of one over all rows, the first stage's included.
             alone &= raw.certificate.abs().flatten(1).amax(dim=1) > _SHARE
         hits = torch.nonzero(alone)[:, 0]
