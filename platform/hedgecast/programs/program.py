@@ -11,7 +11,7 @@ this class reports are cost(x) + V(x, y): the known cost is always included.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import cvxpy as cp
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from hedgecast.core.errors import DependencyError, ProgramError, ShapeError
-from hedgecast.programs import checks
+from hedgecast.programs import checks, information
 from hedgecast.programs.backend import Backend, Inputs, backend
 from hedgecast.programs.canonical import Stage, compile_stage, without_decision_rows
 from hedgecast.programs.entries import Entries, Layout, as_float
@@ -241,6 +241,10 @@ class TwoStageProgram:
         rows = max(part.shape[0] for part in parts)
         return torch.cat([part.expand(rows, -1) for part in parts], dim=1)
 
+    def given_of(self, inputs: Inputs) -> dict[str, Tensor]:
+        """Given parameters by name, (1 or B, *shape), out of checked inputs."""
+        return self.given_layout.unflatten(inputs.given)
+
     def usable_members(self, inputs: Inputs) -> Tensor:
         """Indices of the members whose numbers can be solved.
 
@@ -396,11 +400,65 @@ class TwoStageProgram:
         return torch.as_tensor(self._first_stage_check(*arrays)).to(flat)
 
     def regret(
-        self, decision: Entries, scenarios: Entries, given: Mapping[str, Any] | None = None, **options: Any
+        self,
+        decision: Entries,
+        scenarios: Entries,
+        given: Mapping[str, Any] | None = None,
+        *,
+        backend: str | None = None,
+        tolerance: float | None = None,
     ) -> Tensor:
         """(B, S) cost of a decision less the wait-and-see cost; differentiable as `value` in the decision."""
-        benchmarks = self.wait_and_see(scenarios, given, **options)
-        return self.value(decision, scenarios, given, **options) - benchmarks
+        benchmarks = self.wait_and_see(scenarios, given, backend=backend, tolerance=tolerance)
+        return self.value(decision, scenarios, given, backend=backend, tolerance=tolerance) - benchmarks
+
+    # ---- what information is worth ----
+
+    def expected_value_of_perfect_information(
+        self,
+        scenarios: Entries,
+        probabilities: Any = None,
+        given: Mapping[str, Any] | None = None,
+        *,
+        backend: str | None = None,
+        tolerance: float | None = None,
+    ) -> Tensor:
+        """(B,) expected cost that knowing the scenario ahead would save."""
+        return information.value_of_perfect_information(
+            self, scenarios, probabilities, given, backend=backend, tolerance=tolerance
+        )
+
+    def value_of_stochastic_solution(
+        self,
+        scenarios: Entries,
+        probabilities: Any = None,
+        given: Mapping[str, Any] | None = None,
+        *,
+        backend: str | None = None,
+        tolerance: float | None = None,
+    ) -> Tensor:
+        """(B,) expected cost saved against deciding by the mean scenario."""
+        return information.value_of_stochastic_solution(
+            self, scenarios, probabilities, given, backend=backend, tolerance=tolerance
+        )
+
+    def gap_interval(
+        self,
+        decision: Entries,
+        batches: Iterable[Entries],
+        given: Mapping[str, Any] | None = None,
+        *,
+        confidence: float = 0.95,
+        backend: str | None = None,
+        tolerance: float | None = None,
+    ) -> information.GapInterval:
+        """A one-sided confidence interval of a decision's optimality gap by multiple replications.
+
+        ``batches`` yields independent scenarios (B, S, ...); see `hedgecast.programs.information`.
+        """
+        return information.gap_interval(
+            self, decision, batches, given, confidence=confidence, backend=backend, tolerance=tolerance
+        )
 
     def layer(
         self,
