@@ -45,7 +45,9 @@ class Study(Config):
 def shipped_studies() -> list[str]:
     """Names of the studies that come with the package."""
     folder = importlib.resources.files("hedgecast.studies")
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return sorted(
+        entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")
+    )
 
 
 def read_study(source: str | Path, changes: Sequence[str] = ()) -> Study:
