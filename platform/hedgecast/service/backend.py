@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -128,6 +129,20 @@ class Solution:
     statistics_seconds: float
     warnings: tuple[tuple[str, str], ...] = ()
     """(reason, message)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class BundleReference:
+    """Where a bundle stands and what it is called."""
+
+    folder: Path
+    """The bundle."""
+    name: str = ""
+    """Name under which it answers; empty: its own."""
+    version: str = "local"
+    """Version, as registered."""
+    aliases: tuple[str, ...] = ()
+    """Aliases under which it answers too."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,18 +1,16 @@
-"""What happens around a solve: contexts, checks against the model, time budgets. No transport, no Ray."""
+"""What happens before a solve: a query checked against its model, rows made a context."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import threading
-import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hedgecast.core.errors import DataError, DeadlineError, ShapeError
+from hedgecast.core.errors import DataError, ShapeError
 from hedgecast.programs.program import TwoStageProgram
 from hedgecast.registry.session import Context
 from hedgecast.rpc.codec import NamedRows
@@ -56,35 +54,6 @@ class ServedModel:
         context = self.source.read(query.history, query.known)
         check_given(query, self.program(len(context.step_times)))
         return context
-
-
-class Budget:
-    """How long work may go on; asked between stages, since a running solve cannot be interrupted."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._end = time.monotonic() + seconds
-        self._cancelled = threading.Event()
-
-    def cancel(self) -> None:
-        """Nobody waits for the answer any more."""
-        self._cancelled.set()
-
-    def check(self, stage: str) -> None:
-        """Raise before ``stage`` when the work is not worth going on with.
-
-        Raises
-        ------
-        DeadlineError
-            The time is up, or the call was cancelled.
-        """
-        if self._cancelled.is_set():
-            raise DeadlineError(f"the call was cancelled before {stage}", stage=stage)
-        if time.monotonic() >= self._end:
-            raise DeadlineError(
-                f"{self._seconds:.3g} s were up before {stage}: allow more time or ask for fewer scenarios",
-                stage=stage,
-            )
 
 
 def check_columns(rows: NamedRows, wanted: Iterable[ColumnSpec], field: str) -> None:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from hedgecast.core.errors import UnavailableError
 from hedgecast.registry.session import Context
 from hedgecast.service.backend import DecideAnswer, DecideQuery, ModelDescription, resolve
-from hedgecast.service.decide import Budget, ServedModel
-from hedgecast.service.solve import solve_query
+from hedgecast.service.budget import Budget
+from hedgecast.service.decide import ServedModel
+from hedgecast.service.solve import conclude
 
 
 class Draw(Protocol):
@@ -83,10 +84,4 @@ def _answer(query: DecideQuery, local: LocalModel, budget: Budget) -> DecideAnsw
         return DecideAnswer(model=model.description, solution=None)
     budget.check("drawing scenarios")
     paths = local.draw(context, query.scenario_count, query.seed)
-    scenarios = model.source.scenario_set(context, paths, query.seed)
-    seconds = time.perf_counter() - started
-    program = model.program(scenarios.paths.shape[2])
-    solution = solve_query(
-        query, scenarios, program, model.description.program, budget, scenario_seconds=seconds
-    )
-    return DecideAnswer(model=model.description, solution=solution)
+    return conclude(query, model, context, paths, budget, drawn_seconds=time.perf_counter() - started)

@@ -17,8 +17,10 @@ from hedgecast.programs.measures import conditional_value_at_risk, expectation
 from hedgecast.programs.program import TwoStageProgram
 from hedgecast.programs.risk import EXPECTATION
 from hedgecast.programs.solution import Decision
+from hedgecast.registry.session import Context
 from hedgecast.scenarios.scenario_set import ScenarioSet
 from hedgecast.service.backend import (
+    DecideAnswer,
     DecideQuery,
     DecisionArray,
     ProgramDescription,
@@ -27,7 +29,8 @@ from hedgecast.service.backend import (
     SolveReport,
     Statistics,
 )
-from hedgecast.service.decide import Budget
+from hedgecast.service.budget import Budget
+from hedgecast.service.decide import ServedModel
 from hedgecast.service.statistics import quantiles, standard_error
 
 # Under this many scenarios a tail's mean is mostly noise.
@@ -42,6 +45,26 @@ class _Problem:
     weights: Tensor
     """(1, S)."""
     given: Mapping[str, Tensor]
+
+
+def conclude(
+    query: DecideQuery,
+    model: ServedModel,
+    context: Context,
+    paths: NDArray[np.float32],
+    budget: Budget,
+    *,
+    drawn_seconds: float,
+) -> DecideAnswer:
+    """The answer of ``model`` once ``paths`` (S, T, F) are drawn; see `solve_query`."""
+    started = time.perf_counter()
+    scenarios = model.source.scenario_set(context, paths, query.seed)
+    seconds = drawn_seconds + time.perf_counter() - started
+    program = model.program(scenarios.paths.shape[2])
+    solution = solve_query(
+        query, scenarios, program, model.description.program, budget, scenario_seconds=seconds
+    )
+    return DecideAnswer(model=model.description, solution=solution)
 
 
 def solve_query(

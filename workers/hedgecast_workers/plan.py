@@ -1,0 +1,25 @@
+"""What is served and how large, as data that goes between processes."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hedgecast.service.backend import BundleReference
+from hedgecast.service.settings import ServiceSettings
+
+
+class ServePlan(BaseModel):
+    """One model behind one gateway."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    bundle: BundleReference
+    """The model."""
+    settings: ServiceSettings
+    """Of the gateway."""
+    num_denoisers: int = Field(default=1, ge=1)
+    """Replicas that draw scenarios."""
+    num_solvers: int = Field(default=1, ge=1)
+    """Replicas that solve."""
+    threads: int = Field(default=1, ge=1)
+    """Threads of one draw."""

@@ -1,0 +1,195 @@
+"""The Ray Serve application: denoiser replicas, solver replicas, and the gRPC gateway.
+
+    planner --gRPC--> Gateway --> Solver --> Denoiser
+
+Only plain records and arrays pass between them, and only inside the cluster. The gateway is our own
+grpc.aio server in a deployment rather than Serve's gRPC proxy, which has no TLS, no interceptors, no
+grpc.health.v1, and sends tracebacks to callers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from ray import serve
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.handle import DeploymentHandle, DeploymentResponse
+
+from hedgecast.core.errors import HedgecastError, OverloadedError, UnavailableError
+from hedgecast.service.backend import BundleReference, DecideAnswer, DecideQuery, ModelDescription, resolve
+from hedgecast.service.budget import Budget
+from hedgecast.service.server import DecisionServer
+from hedgecast.service.settings import ServiceSettings
+from hedgecast_workers.plan import ServePlan
+
+if TYPE_CHECKING:
+    from hedgecast.registry.session import Context
+
+APPLICATION = "hedgecast"
+# Fractions: the replicas of one small machine share its cores, and Ray only counts.
+_CPUS_A_REPLICA = 0.1
+_WARM_UP_SCENARIOS = 16
+
+
+def application(plan: ServePlan) -> serve.Application:
+    """The application that `ray.serve.run` takes."""
+    limit = plan.settings.max_concurrent_requests
+    options: dict[str, Any] = {
+        "ray_actor_options": {"num_cpus": _CPUS_A_REPLICA},
+        "max_ongoing_requests": limit,
+    }
+    denoiser = serve.deployment(Denoiser, num_replicas=plan.num_denoisers, **options)
+    solver = serve.deployment(Solver, num_replicas=plan.num_solvers, max_queued_requests=limit, **options)
+    gateway = serve.deployment(
+        Gateway,
+        graceful_shutdown_timeout_s=plan.settings.drain_seconds + 5.0,
+        **options,
+    )
+    source = denoiser.bind(plan.bundle, plan.threads)
+    return cast(serve.Application, gateway.bind(plan.settings, solver.bind(plan.bundle, source)))
+
+
+class Denoiser:
+    """Draws scenarios with ONNX Runtime."""
+
+    def __init__(self, bundle: BundleReference, threads: int) -> None:
+        # Imported by the replicas that need torch and the solvers, not by the gateway and the driver.
+        from hedgecast.registry.session import ScenarioSession
+
+        self._session = ScenarioSession.open(bundle.folder, threads=threads)
+        # ONNX Runtime plans its memory at the first run.
+        features = np.zeros((1, self._session.bundle.manifest.generator.num_features))
+        self._session.draw(features, [0], _WARM_UP_SCENARIOS, 0)
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="draw")
+
+    async def draw(
+        self, features: NDArray[np.float64], day_number: int, count: int, seed: int
+    ) -> NDArray[np.float32]:
+        """Paths (count, T, F) by wall-clock slot, in units of the data."""
+        work = self._pool.submit(self._session.draw, features[None], [day_number], count, seed)
+        paths = await asyncio.wrap_future(work)
+        return cast("NDArray[np.float32]", paths[0])
+
+
+class Solver:
+    """Reads rows, asks a denoiser for scenarios, solves; a replica runs once it is warm."""
+
+    async def __init__(self, bundle: BundleReference, denoiser: DeploymentHandle) -> None:  # type: ignore[misc]
+        from hedgecast.service.bundles import served_model, warm_up, warm_up_context
+        from hedgecast.service.solve import conclude
+
+        self._conclude = conclude
+        self._model = served_model(bundle)
+        self._denoiser = denoiser
+        # A solve uses its cores well; two at once would only take turns.
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="solve")
+        context = warm_up_context(self._model)
+        paths = await self._draw(context, _WARM_UP_SCENARIOS, 0)
+        await self._run(warm_up, self._model, context, paths)
+
+    async def describe(self) -> ModelDescription:
+        """The model."""
+        return self._model.description
+
+    async def decide(self, query: DecideQuery) -> DecideAnswer | HedgecastError:
+        """The answer, or our error as a value: a raised one Serve would log as a failure of this replica."""
+        budget = Budget(query.deadline_seconds)
+        try:
+            return await self._decide(query, budget)
+        except HedgecastError as error:
+            return error
+        except asyncio.CancelledError:
+            budget.cancel()
+            raise
+
+    async def _decide(self, query: DecideQuery, budget: Budget) -> DecideAnswer:
+        started = time.perf_counter()
+        context = await self._run(self._model.prepare, query)
+        if query.validate_only:
+            return DecideAnswer(model=self._model.description, solution=None)
+        budget.check("drawing scenarios")
+        paths = await self._draw(context, query.scenario_count, query.seed)
+        finish = functools.partial(self._conclude, drawn_seconds=time.perf_counter() - started)
+        return cast(DecideAnswer, await self._run(finish, query, self._model, context, paths, budget))
+
+    async def _draw(self, context: Context, count: int, seed: int) -> NDArray[np.float32]:
+        response = self._denoiser.draw.remote(context.features, context.day_number, count, seed)
+        return cast("NDArray[np.float32]", await _result(response))
+
+    async def _run(self, function: Any, *arguments: Any) -> Any:
+        return await asyncio.wrap_future(self._pool.submit(function, *arguments))
+
+
+class HandleBackend:
+    """The backend whose work is done by solver replicas."""
+
+    def __init__(self, solver: DeploymentHandle) -> None:
+        self._solver = solver
+        self._models: tuple[ModelDescription, ...] = ()
+
+    async def models(self) -> tuple[ModelDescription, ...]:
+        """All served models."""
+        if not self._models:
+            self._models = (cast(ModelDescription, await _result(self._solver.describe.remote())),)
+        return self._models
+
+    async def decide(self, query: DecideQuery) -> DecideAnswer:
+        """The answer to ``query``; cancelling it cancels the replica's work."""
+        resolve(await self.models(), query.model)
+        outcome: DecideAnswer | HedgecastError = await _result(self._solver.decide.remote(query))
+        if isinstance(outcome, HedgecastError):
+            raise outcome
+        return outcome
+
+
+class Gateway:
+    """The gRPC server inside a replica; its health turns SERVING once a solver is warm."""
+
+    async def __init__(self, settings: ServiceSettings, solver: DeploymentHandle) -> None:  # type: ignore[misc]
+        backend = HandleBackend(solver)
+        self._server = DecisionServer(backend, settings)
+        self._address = await self._server.start()
+        self._warm = asyncio.create_task(self._wait_until_warm(backend))
+
+    async def ready(self) -> str:
+        """HOST:PORT, once the service is warm."""
+        await asyncio.shield(self._warm)
+        return self._address
+
+    async def drain(self) -> None:
+        """Let requests under way finish, then close the port."""
+        self._warm.cancel()
+        await self._server.stop()
+
+    async def check_health(self) -> None:
+        """Raise when this replica will never be warm; Serve then replaces it."""
+        if self._warm.done() and not self._warm.cancelled():
+            self._warm.result()
+
+    async def __del__(self) -> None:
+        await self.drain()
+
+    async def _wait_until_warm(self, backend: HandleBackend) -> None:
+        # Solvers answer only once they have drawn and solved.
+        await backend.models()
+        await self._server.set_ready()
+
+
+async def _result(response: DeploymentResponse) -> Any:
+    """What a replica returned; a cancelled wait cancels the replica's work."""
+    try:
+        return await response
+    except asyncio.CancelledError:
+        response.cancel()
+        raise
+    except BackPressureError as error:
+        raise OverloadedError("every replica's queue is full: try again later") from error
+    except (RayActorError, DeploymentUnavailableError) as error:
+        raise UnavailableError("the replica that worked on this went away: try again") from error
