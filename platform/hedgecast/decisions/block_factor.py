@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hedgecast.decisions.block_numbers import Numbers
+from hedgecast.decisions.kernels_pattern import Pattern
 from hedgecast.decisions.scenario_blocks import BlockStructure
 from hedgecast.programs.blocks import BlockProblem
 
@@ -38,6 +39,7 @@ class BlockIndex:
             return torch.as_tensor(values, dtype=torch.int64, device=device)
 
         self.structure = structure
+        self.compiled_pattern: Pattern | None = None
         self.first_stage = {
             name: (getattr(problem, name).rows, getattr(problem, name).cols) for name in ("P", "A", "G")
         }

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from hedgecast.decisions.block_factor import BlockIndex
 from hedgecast.decisions.block_numbers import Entries, Numbers
-from hedgecast.decisions.interior_point import Iterate, Newton
+from hedgecast.decisions.compiled import CompiledPoint, CompiledSolver
+from hedgecast.decisions.interior_point import Iterate, Newton, Point
 from hedgecast.programs.blocks import BlockProblem
 from hedgecast.programs.risk import Risk
 
@@ -43,20 +44,22 @@ class Solved:
     risk: Risk
     members: Tensor
     """Indices of the good members in the whole batch."""
-    point: Iterate
+    point: Point
     """Where gradients are taken, good members only."""
     x: Tensor
     """(B, n) of the whole batch."""
     w: Tensor
-    """(B, S, m) of the whole batch."""
+    """(B, S, m) of the whole batch; empty where w is not asked for with gradients."""
     costs: Tensor
     """(B, S) of the whole batch."""
+    compiled: CompiledSolver | None
+    """The compiled loops of the good members, where they apply."""
 
 
 def differentiable(
     solved: Solved, problem: BlockProblem, probability: Tensor, benchmark: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Solutions x (B, n), w (B, S, m) and scenario costs (B, S), with gradients where anything asks for them."""
+    """Solutions x (B, n), w (B, S, m) and scenario costs (B, S), with gradients where asked for."""
     inputs = [getattr(problem, name).values for name in MATRIX_NAMES]
     inputs += [getattr(problem, name) for name in VECTOR_NAMES]
     outputs: tuple[Tensor, Tensor, Tensor] = ImplicitSolve.apply(solved, *inputs, probability, benchmark)
@@ -161,27 +164,43 @@ def _gradients(
     """Gradients of the good members, members first, not yet summed over shared axes."""
     newton = Newton(solved.index, solved.numbers, solved.risk)
     data, point = solved.numbers, solved.point
-    column = point.x.T[:, :, None]
-    cost_w, cost_x = data.cost_gradient(column, point.w)
     gx = point.x.new_zeros(point.x.shape) if grad_x is None else grad_x[solved.members]
-    gw = torch.zeros_like(point.w) if grad_w is None else grad_w[solved.members].permute(2, 0, 1)
+    gw = None if grad_w is None or not grad_w.numel() else grad_w[solved.members]
     gc = torch.zeros_like(data.measure) if grad_costs is None else grad_costs[solved.members]
-    if grad_costs is not None:
+    if solved.compiled is not None:
+        assert isinstance(point, CompiledPoint)
+        gx = gx + _weighted_slopes(data, point.x, gc)
+        adjoint = _Adjoint(*solved.compiled.adjoint(point, gx, gw, gc, wanted), None)
+    else:
+        iterate = point.iterate()
+        cost_w, cost_x = data.cost_gradient(iterate.x.T[:, :, None], iterate.w)
         gx = gx + (gc * cost_x).sum(dim=2).T
-        gw = gw + gc * cost_w
-    adjoint = _solve_adjoint(newton, point, gx, gw)
+        in_w = gc * cost_w if gw is None else gw.permute(2, 0, 1) + gc * cost_w
+        adjoint = _solve_adjoint(newton, iterate, gx, in_w)
     terms = _first_stage_gradients(newton, point, adjoint, wanted)
     terms |= _cost_gradients(newton, point, adjoint, gc, wanted)
     terms |= _row_gradients(newton, point, adjoint, wanted)
     if "probability" in wanted:
-        terms["probability"] = _probability_gradient(newton, point, adjoint, cost_w, cost_x)
+        terms["probability"] = _probability_gradient(newton, point.iterate(), adjoint)
     if "benchmark" in wanted and adjoint.mu is not None:
         terms["benchmark"] = -data.measure * newton.live * adjoint.mu
     return terms
 
 
+def _weighted_slopes(data: Numbers, x: Tensor, weights: Tensor) -> Tensor:
+    """(B, n): sum over scenarios of weight times (O x + o)."""
+    linear = data.o.permute(1, 2, 0)
+    if linear.shape[1] == 1:
+        total = weights.sum(dim=1, keepdim=True) * linear[:, 0]
+    else:
+        total = (weights[:, None] @ linear)[:, 0]
+    if data.O.values.numel():
+        total = total + (data.O.apply(x.T[:, :, None]) * weights).sum(dim=2).T
+    return total
+
+
 def _first_stage_gradients(
-    newton: Newton, point: Iterate, adjoint: _Adjoint, wanted: set[str]
+    newton: Newton, point: Point, adjoint: _Adjoint, wanted: set[str]
 ) -> dict[str, Tensor]:
     # The dense copies lose their pattern: `structured` keeps it in the index's first-stage patterns.
     patterns = newton.index.first_stage
@@ -208,44 +227,57 @@ def _first_stage_gradients(
 
 
 def _cost_gradients(
-    newton: Newton, point: Iterate, adjoint: _Adjoint, grad_costs: Tensor, wanted: set[str]
+    newton: Newton, point: Point, adjoint: _Adjoint, grad_costs: Tensor, wanted: set[str]
 ) -> dict[str, Tensor]:
     """Q, R, O, o, c and e: weight * a'grad c + (change of weight + gradient of the cost) * c."""
     data = newton.numbers
     x, ax = point.x.T[:, :, None], adjoint.x.T[:, :, None]
-    w, aw = point.w, adjoint.w
-    weight = data.measure * newton.weight(point)
+    weight = data.measure * (newton.base if point.mu is None else newton.base + point.mu)
     own = grad_costs
     if adjoint.mu is not None:
         own = own + data.measure * newton.live * adjoint.mu
     terms = {}
-    if "c" in wanted:
-        terms["c"] = weight * aw + own * w
-    if "o" in wanted:
-        terms["o"] = weight * ax + own * x
     if "e" in wanted:
         terms["e"] = own
-    for name, left, a_left, right, a_right, factor in (
-        ("Q", w, aw, w, aw, 0.5), ("R", w, aw, x, ax, 1.0), ("O", x, ax, x, ax, 0.5),
-    ):  # fmt: skip
-        if name in wanted:
-            entries: Entries = getattr(data, name)
-            r, c = entries.rows, entries.cols
-            change = a_left[r] * right[c] + left[r] * a_right[c]
-            terms[name] = factor * (weight * change + own * (left[r] * right[c]))
-    return {name: value if name == "e" else value.permute(1, 2, 0) for name, value in terms.items()}
+    if "o" in wanted:
+        spread = weight[:, :, None] * adjoint.x[:, None]
+        terms["o"] = spread.add_(own[:, :, None] * point.x[:, None])
+    if "O" in wanted:
+        terms["O"] = _product_gradient(data.O, weight, own, (x, ax), (x, ax), 0.5)
+    if not wanted.isdisjoint({"c", "Q", "R"}):
+        w, aw = point.w, adjoint.w
+        if "c" in wanted:
+            terms["c"] = (weight * aw + own * w).permute(1, 2, 0)
+        if "Q" in wanted:
+            terms["Q"] = _product_gradient(data.Q, weight, own, (w, aw), (w, aw), 0.5)
+        if "R" in wanted:
+            terms["R"] = _product_gradient(data.R, weight, own, (w, aw), (x, ax), 1.0)
+    return terms
 
 
-def _row_gradients(newton: Newton, point: Iterate, adjoint: _Adjoint, wanted: set[str]) -> dict[str, Tensor]:
+def _product_gradient(
+    entries: Entries,
+    weight: Tensor,
+    own: Tensor,
+    left: tuple[Tensor, Tensor],
+    right: tuple[Tensor, Tensor],
+    factor: float,
+) -> Tensor:
+    """(B, S, nnz): gradient of ``factor * left' M right`` in M; pairs are value and adjoint."""
+    rows, cols = entries.rows, entries.cols
+    change = left[1][rows] * right[0][cols] + left[0][rows] * right[1][cols]
+    return (factor * (weight * change + own * (left[0][rows] * right[0][cols]))).permute(1, 2, 0)
+
+
+def _row_gradients(newton: Newton, point: Point, adjoint: _Adjoint, wanted: set[str]) -> dict[str, Tensor]:
     """T, W, h, U, V and k: multiplier * change of the column + change of the multiplier * column."""
     data = newton.numbers
     x, ax = point.x.T[:, :, None], adjoint.x.T[:, :, None]
     terms = {}
-    for name, multiplier, change, value, a_value in (
-        ("T", point.y, adjoint.y, x, ax), ("W", point.y, adjoint.y, point.w, adjoint.w),
-        ("U", point.z, adjoint.z, x, ax), ("V", point.z, adjoint.z, point.w, adjoint.w),
-    ):  # fmt: skip
+    for name in ("T", "W", "U", "V"):
         if name in wanted:
+            value, a_value = (x, ax) if name in "TU" else (point.w, adjoint.w)
+            multiplier, change = (point.y, adjoint.y) if name in "TW" else (point.z, adjoint.z)
             entries: Entries = getattr(data, name)
             r, c = entries.rows, entries.cols
             terms[name] = data.measure * (multiplier[r] * a_value[c] + change[r] * value[c])
@@ -256,11 +288,10 @@ def _row_gradients(newton: Newton, point: Iterate, adjoint: _Adjoint, wanted: se
     return {name: value.permute(1, 2, 0) for name, value in terms.items()}
 
 
-def _probability_gradient(
-    newton: Newton, point: Iterate, adjoint: _Adjoint, cost_w: Tensor, cost_x: Tensor
-) -> Tensor:
+def _probability_gradient(newton: Newton, point: Iterate, adjoint: _Adjoint) -> Tensor:
     """Through the cost weights, the price of the excess, and the measure that weights the barrier."""
     data, risk = newton.numbers, newton.risk
+    cost_w, cost_x = data.cost_gradient(point.x.T[:, :, None], point.w)
     share = 1.0 if newton.neutral else 1.0 - risk.beta
     slope = (adjoint.w * cost_w).sum(dim=0) + (adjoint.x.T[:, :, None] * cost_x).sum(dim=0)
     total = data.cost_scale[:, None] * share * slope

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -88,6 +88,10 @@ class Iterate:
         """The variables of some members."""
         return self.map(lambda value, axis: value.index_select(axis, members))
 
+    def iterate(self) -> Iterate:
+        """Itself; other points build one."""
+        return self
+
     def put(self, members: Tensor, part: Iterate) -> None:
         """Write the variables of some members into this iterate."""
         for name in FIELDS:
@@ -129,11 +133,37 @@ class Quality(NamedTuple):
     objective: Tensor
 
 
+class Point(Protocol):
+    """An `Iterate`, or what can be read as one."""
+
+    @property
+    def x(self) -> Tensor: ...  # noqa: D102
+    @property
+    def w(self) -> Tensor: ...  # noqa: D102
+    @property
+    def equality(self) -> Tensor: ...  # noqa: D102
+    @property
+    def multiplier(self) -> Tensor: ...  # noqa: D102
+    @property
+    def slack(self) -> Tensor: ...  # noqa: D102
+    @property
+    def y(self) -> Tensor: ...  # noqa: D102
+    @property
+    def z(self) -> Tensor: ...  # noqa: D102
+    @property
+    def s(self) -> Tensor: ...  # noqa: D102
+    @property
+    def mu(self) -> Tensor | None: ...  # noqa: D102
+    def select(self, members: Tensor) -> Point: ...  # noqa: D102
+    def iterate(self) -> Iterate: ...  # noqa: D102
+    def put(self, members: Tensor, part: Iterate) -> None: ...  # noqa: D102
+
+
 class Outcome(NamedTuple):
     """What the iteration ends with."""
 
-    iterate: Iterate
-    central: Iterate | None
+    iterate: Point
+    central: Point | None
     """The central-path point at the smoothing barrier, where one was asked."""
     quality: Quality
     converged: Tensor
@@ -142,6 +172,8 @@ class Outcome(NamedTuple):
     """(B,) bool."""
     iterations: Tensor
     """(B,) int64."""
+    costs: Tensor | None = None
+    """(B, S) scenario costs where the loop has computed them already."""
 
 
 class Newton:

@@ -17,9 +17,10 @@ from hedgecast.core.errors import ShapeError
 from hedgecast.decisions.block_factor import BlockIndex
 from hedgecast.decisions.block_numbers import Numbers, make_numbers
 from hedgecast.decisions.central_path import Limits, follow_central_path
-from hedgecast.decisions.certificates import Findings, explain_failures
+from hedgecast.decisions.certificates import Findings, explain_failures, select_members
+from hedgecast.decisions.compiled import CompiledSolver, compiled_applies
 from hedgecast.decisions.implicit import INPUT_NAMES, MATRIX_NAMES, VECTOR_NAMES, Solved, differentiable
-from hedgecast.decisions.interior_point import Iterate, Outcome
+from hedgecast.decisions.interior_point import Iterate, Outcome, Point
 from hedgecast.decisions.scenario_blocks import analyze_blocks, pattern_key
 from hedgecast.decisions.single_scenario import merge_stages
 from hedgecast.programs.blocks import BlockProblem
@@ -31,17 +32,64 @@ _SINGLE_TOLERANCE = 2e-5
 _CACHED_TEMPLATES = 64
 
 
+class _Details:
+    """Recourse and multipliers of a batch, built when asked for."""
+
+    def __init__(self, point: Point, numbers: Numbers, spread: _Spread, keep: Tensor) -> None:
+        self.point, self.numbers, self.spread, self.keep = point, numbers, spread, keep
+
+    def w(self) -> Tensor:
+        return self.spread(self.point.w.permute(1, 2, 0), self.keep)
+
+    def equality(self) -> Tensor:
+        return self.spread(self.point.equality / self.numbers.cost_scale[:, None], self.keep)
+
+    def inequality(self) -> Tensor:
+        return self.spread(self.point.multiplier / self.numbers.cost_scale[:, None], self.keep)
+
+    def y(self) -> Tensor:
+        return self.spread((self.point.y * self._unit()).permute(1, 2, 0), self.keep)
+
+    def z(self) -> Tensor:
+        return self.spread((self.point.z * self._unit()).permute(1, 2, 0), self.keep)
+
+    def _unit(self) -> Tensor:
+        """(B, S): from a scenario's own scaled units to plain multipliers."""
+        return self.numbers.measure / self.numbers.cost_scale[:, None]
+
+
+class _MergedDetails:
+    """The same of deterministic programs whose first stage is part of the one block."""
+
+    def __init__(self, merged: StructuredSolution, problem: BlockProblem) -> None:
+        self.merged, self.n = merged.details, problem.num_first
+        self.rows = (problem.A.shape[0], problem.G.shape[0])
+
+    def w(self) -> Tensor:
+        return self.merged.w()[:, :, self.n :]
+
+    def equality(self) -> Tensor:
+        return self.merged.y()[:, 0, : self.rows[0]]
+
+    def inequality(self) -> Tensor:
+        return self.merged.z()[:, 0, : self.rows[1]]
+
+    def y(self) -> Tensor:
+        return self.merged.y()[:, :, self.rows[0] :]
+
+    def z(self) -> Tensor:
+        return self.merged.z()[:, :, self.rows[1] :]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class StructuredSolution:
-    """Solutions of a batch; ``x``, ``w``, the costs and the objective carry gradients.
+    """Solutions of a batch; ``x``, the costs and the objective carry gradients.
 
     Members that are infeasible, unbounded or invalid hold NaN and give no gradient.
     """
 
     x: Tensor
     """(B, n) first-stage columns."""
-    w: Tensor
-    """(B, S, m) recourse columns."""
     scenario_costs: Tensor
     """(B, S) recourse costs, without the first-stage cost."""
     first_cost: Tensor
@@ -56,20 +104,39 @@ class StructuredSolution:
     iterations: Tensor
     weights: Tensor
     """(B, S): how much each scenario's cost weighs at the optimum; the probabilities without risk."""
-    equality_dual: Tensor
-    """(B, rows of A)."""
-    inequality_dual: Tensor
-    """(B, rows of G), nonnegative."""
-    recourse_equality_dual: Tensor
-    """(B, S, rows of W), of the expected cost: probabilities included."""
-    recourse_inequality_dual: Tensor
-    """(B, S, rows of V), nonnegative."""
     infeasible_scenario: Tensor
     """(B,) int64: a scenario that has no recourse whatever the decision, -1 where none is known."""
     certificate: Tensor
     """(B, S, rows of W then of V): Farkas multipliers of infeasible members, zero elsewhere."""
     warm: Iterate | None
-    """Start of the next solve of nearby numbers."""
+    """Start of the next solve of nearby numbers; None after the compiled loops, which start cold faster."""
+    details: _Details | _MergedDetails
+    """What the properties below are read from."""
+
+    @property
+    def w(self) -> Tensor:
+        """(B, S, m) recourse columns, without gradient."""
+        return self.details.w()
+
+    @property
+    def equality_dual(self) -> Tensor:
+        """(B, rows of A) multipliers."""
+        return self.details.equality()
+
+    @property
+    def inequality_dual(self) -> Tensor:
+        """(B, rows of G) multipliers, nonnegative."""
+        return self.details.inequality()
+
+    @property
+    def recourse_equality_dual(self) -> Tensor:
+        """(B, S, rows of W) multipliers of the expected cost: probabilities included."""
+        return self.details.y()
+
+    @property
+    def recourse_inequality_dual(self) -> Tensor:
+        """(B, S, rows of V) multipliers, nonnegative."""
+        return self.details.z()
 
 
 class StructuredBackend:
@@ -163,13 +230,20 @@ class StructuredBackend:
             if valid.numel() < problem.num_contexts:
                 numbers = numbers.select(valid)
                 warm_start = None if warm_start is None else warm_start.select(valid)
-            outcome = follow_central_path(index, numbers, risk, limits, warm_start) if valid.numel() else None
+            compiled = None
+            outcome = None
+            if valid.numel() and self.compiled and compiled_applies(problem, index, risk):
+                part = problem if valid.numel() == problem.num_contexts else select_members(problem, valid)
+                compiled = CompiledSolver(part, index, numbers)
+                outcome = compiled.solve(limits)
+            elif valid.numel():
+                outcome = follow_central_path(index, numbers, risk, limits, warm_start)
             findings = explain_failures(
                 lambda part, has_risk: self._index(part, has_risk=has_risk),
                 problem, probabilities, risk, valid, outcome,
             )  # fmt: skip
         return self._finish(
-            problem, probabilities, benchmarks, risk, index, numbers, valid, outcome, findings
+            problem, probabilities, benchmarks, risk, index, numbers, valid, outcome, findings, compiled
         )
 
     def _finish(
@@ -183,20 +257,22 @@ class StructuredBackend:
         valid: Tensor,
         outcome: Outcome | None,
         findings: Findings,
+        compiled: CompiledSolver | None,
     ) -> StructuredSolution:
         B, S = problem.num_contexts, problem.num_scenarios
         spread = _Spread(problem, valid)
         good = findings.verdicts[valid] == int(Verdict.OPTIMAL)
         keep = good | (findings.verdicts[valid] == int(Verdict.NOT_CONVERGED))
+        nothing = problem.q.new_zeros
         if outcome is None:
-            nothing = problem.q.new_zeros
-            point = Iterate(
+            point: Point = Iterate(
                 x=nothing(0, problem.num_first), w=nothing(problem.num_recourse, 0, S),
                 equality=nothing(0, problem.A.shape[0]), multiplier=nothing(0, problem.G.shape[0]),
                 slack=nothing(0, problem.G.shape[0]), y=nothing(problem.W.shape[0], 0, S),
                 z=nothing(problem.V.shape[0], 0, S), s=nothing(problem.V.shape[0], 0, S),
             )  # fmt: skip
-            gradient_point, costs = point, nothing(0, S)
+            gradient_point = point
+            costs = nothing(0, S)
             quality = [nothing(0)] * 3
             iterations = valid
         else:
@@ -204,17 +280,27 @@ class StructuredBackend:
             gradient_point = point if outcome.central is None else outcome.central
             if outcome.central is not None:
                 good = good & outcome.central_found
-            costs = numbers.costs(point.x.T[:, :, None], point.w)
+            if outcome.costs is not None:
+                costs = outcome.costs
+            elif problem.num_first == 0:
+                costs = nothing(valid.numel(), S)
+            else:
+                costs = numbers.costs(point.x.T[:, :, None], point.w)
         chosen = good.nonzero()[:, 0]
+        all_good = chosen.numel() == valid.numel()
+        solved_numbers = numbers if all_good else numbers.select(chosen)
+        if compiled is not None and not all_good:
+            compiled = CompiledSolver(select_members(problem, valid[chosen]), index, solved_numbers)
         solved = Solved(
             index=index,
-            numbers=numbers if chosen.numel() == valid.numel() else numbers.select(chosen),
+            numbers=solved_numbers,
             risk=risk,
             members=valid[chosen],
-            point=gradient_point if chosen.numel() == valid.numel() else gradient_point.select(chosen),
+            point=gradient_point if all_good else gradient_point.select(chosen),
             x=spread(point.x, keep),
-            w=spread(point.w.permute(1, 2, 0), keep),
+            w=spread(point.w.permute(1, 2, 0), keep) if problem.num_first == 0 else nothing(0),
             costs=spread(costs, keep),
+            compiled=compiled,
         )
         x, w, scenario_costs = differentiable(solved, problem, probabilities, benchmarks)
         first_cost, objective = _objective(problem, probabilities, benchmarks, risk, x, scenario_costs)
@@ -224,8 +310,7 @@ class StructuredBackend:
         if point.mu is not None:
             weights = (1.0 - risk.beta) * weights + measure * point.mu
         return StructuredSolution(
-            x=x,
-            w=w,
+            x=x if problem.num_first else w[:, 0],
             scenario_costs=scenario_costs,
             first_cost=first_cost,
             objective=objective,
@@ -237,13 +322,10 @@ class StructuredBackend:
                 0, valid, iterations
             ),
             weights=spread(weights, keep),
-            equality_dual=spread(point.equality * scale[:, None], keep),
-            inequality_dual=spread(point.multiplier * scale[:, None], keep),
-            recourse_equality_dual=spread((point.y * measure).permute(1, 2, 0), keep),
-            recourse_inequality_dual=spread((point.z * measure).permute(1, 2, 0), keep),
             infeasible_scenario=findings.scenarios,
             certificate=findings.certificate,
-            warm=point if valid.numel() == B else None,
+            warm=point if isinstance(point, Iterate) and valid.numel() == B else None,
+            details=_Details(point, numbers, spread, keep),
         )
 
     def _index(self, problem: BlockProblem, *, has_risk: bool) -> BlockIndex:
@@ -364,14 +446,14 @@ def _split(problem: BlockProblem, merged: StructuredSolution) -> StructuredSolut
     """The solution of a merged deterministic program in the terms of the two-stage one."""
     n = problem.num_first
     num_equalities, num_inequalities = problem.A.shape[0], problem.G.shape[0]
-    x, w = merged.w[:, 0, :n], merged.w[:, :, n:]
-    missing = torch.isnan(merged.w).any(dim=2)
-    safe = torch.where(missing[:, :, None], 0.0, merged.w) if bool(missing.any()) else merged.w
-    first_cost = first_stage_cost(problem, safe[:, 0, :n])
-    costs = recourse_costs(problem, safe[:, 0, :n], safe[:, :, n:])
+    # A merged solution's x holds the columns of both stages.
+    missing = torch.isnan(merged.x).any(dim=1)
+    safe = torch.where(missing[:, None], 0.0, merged.x) if bool(missing.any()) else merged.x
+    first_cost = first_stage_cost(problem, safe[:, :n])
+    costs = recourse_costs(problem, safe[:, :n], safe[:, None, n:])
     if bool(missing.any()):
-        first_cost = torch.where(missing[:, 0], torch.nan, first_cost)
-        costs = torch.where(missing, torch.nan, costs)
+        first_cost = torch.where(missing, torch.nan, first_cost)
+        costs = torch.where(missing[:, None], torch.nan, costs)
     rows = merged.certificate.shape[2] - (num_equalities + num_inequalities)
     start = num_equalities
     stop = start + problem.W.shape[0]
@@ -381,15 +463,11 @@ def _split(problem: BlockProblem, merged: StructuredSolution) -> StructuredSolut
     assert certificate.shape[2] == rows
     return dataclasses.replace(
         merged,
-        x=x,
-        w=w,
+        x=merged.x[:, :n],
         scenario_costs=costs,
         first_cost=first_cost,
         objective=first_cost + costs[:, 0],
-        equality_dual=merged.recourse_equality_dual[:, 0, :num_equalities],
-        inequality_dual=merged.recourse_inequality_dual[:, 0, :num_inequalities],
-        recourse_equality_dual=merged.recourse_equality_dual[:, :, num_equalities:],
-        recourse_inequality_dual=merged.recourse_inequality_dual[:, :, num_inequalities:],
+        details=_MergedDetails(merged, problem),
         certificate=certificate,
     )
 

@@ -1,0 +1,376 @@
+"""The compiled loops behind tensors: who may use them, threads, layouts, and members they leave unsolved.
+
+They take float64 tensors on the CPU under a neutral risk measure. The method is that of
+`interior_point`; a member that they do not bring to the end is solved again there.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from hedgecast.decisions.block_factor import BlockIndex
+from hedgecast.decisions.block_numbers import Numbers
+from hedgecast.decisions.central_path import Limits, follow_central_path
+from hedgecast.decisions.interior_point import Iterate, Outcome, Quality
+from hedgecast.decisions.kernels_adjoint import Adjoint, adjoint_contexts
+from hedgecast.decisions.kernels_context import Report, Results, Settings, solve_contexts
+from hedgecast.decisions.kernels_first import FirstStage
+from hedgecast.decisions.kernels_lanes import LaneReport, LaneResults, adjoint_lanes, solve_lanes
+from hedgecast.decisions.kernels_pattern import (
+    Coefficients,
+    Pattern,
+    Values,
+    make_coefficients,
+    make_pattern,
+)
+from hedgecast.programs.blocks import BlockProblem, SparseMatrix
+from hedgecast.programs.risk import EXPECTATION, Risk
+
+FloatArray = npt.NDArray[np.float64]
+
+_REGULARIZATION = 1e-9
+# Scenarios side by side: enough to hide the index lists, few enough that a tile stays in the cache.
+_MAX_LANES = 64
+_MIN_LANES = 32
+# Longest list of multiply-adds of one scenario that is worth interpreting lane by lane.
+_MAX_MULTIPLY_ADDS = 2_000_000
+
+
+def compiled_applies(problem: BlockProblem, index: BlockIndex, risk: Risk) -> bool:
+    """Whether a batch is one for the compiled loops."""
+    deterministic = problem.num_first == 0 and problem.num_scenarios == 1
+    return (
+        problem.device.type == "cpu"
+        and problem.dtype == torch.float64
+        and risk.neutral
+        and (deterministic or problem.num_first > 0)
+        and index.structure.num_multiply_adds <= _MAX_MULTIPLY_ADDS
+    )
+
+
+class CompiledPoint:
+    """A batch of solutions in the layout of the compiled loops, read as an `Iterate` on demand."""
+
+    eta = u = t = mu = nu = None
+
+    def __init__(self, num_scenarios: int, arrays: Results) -> None:
+        self.num_scenarios, self.arrays = num_scenarios, arrays
+
+    @property
+    def x(self) -> Tensor:
+        """(B, n)."""
+        return torch.from_numpy(self.arrays.x)
+
+    @property
+    def equality(self) -> Tensor:
+        """(B, rows of A)."""
+        return torch.from_numpy(self.arrays.equality)
+
+    @property
+    def multiplier(self) -> Tensor:
+        """(B, rows of G)."""
+        return torch.from_numpy(self.arrays.multiplier)
+
+    @property
+    def slack(self) -> Tensor:
+        """(B, rows of G)."""
+        return torch.from_numpy(self.arrays.slack)
+
+    @property
+    def w(self) -> Tensor:
+        """(m, B, S)."""
+        return self._scenarios(self.arrays.w)
+
+    @property
+    def y(self) -> Tensor:
+        """(rows of W, B, S)."""
+        return self._scenarios(self.arrays.y)
+
+    @property
+    def z(self) -> Tensor:
+        """(rows of V, B, S)."""
+        return self._scenarios(self.arrays.z)
+
+    @property
+    def s(self) -> Tensor:
+        """(rows of V, B, S)."""
+        return self._scenarios(self.arrays.s)
+
+    def _scenarios(self, tiles: FloatArray) -> Tensor:
+        B, count, entries, lanes = tiles.shape
+        flat = torch.from_numpy(tiles).permute(2, 0, 1, 3).reshape(entries, B, count * lanes)
+        return flat[:, :, : self.num_scenarios]
+
+    def iterate(self) -> Iterate:
+        """All variables as tensors."""
+        return Iterate(
+            x=self.x, w=self.w, equality=self.equality, multiplier=self.multiplier, slack=self.slack,
+            y=self.y, z=self.z, s=self.s,
+        )  # fmt: skip
+
+    def select(self, members: Tensor) -> CompiledPoint:
+        """The solutions of some members."""
+        chosen = members.numpy()
+        return CompiledPoint(self.num_scenarios, Results(*(array[chosen] for array in self.arrays)))
+
+    def put(self, members: Tensor, part: Iterate) -> None:
+        """Write other solutions over those of some members."""
+        chosen = members.numpy()
+        for name in ("x", "equality", "multiplier", "slack"):
+            getattr(self.arrays, name)[chosen] = getattr(part, name).numpy()
+        for name in ("w", "y", "z", "s"):
+            target = getattr(self.arrays, name)
+            _, count, entries, lanes = target.shape
+            values = getattr(part, name).permute(1, 2, 0).numpy()
+            padded = np.concatenate(
+                [values, np.repeat(values[:, -1:], count * lanes - values.shape[1], axis=1)], axis=1
+            )
+            target[chosen] = padded.reshape(-1, count, lanes, entries).transpose(0, 1, 3, 2)
+
+
+class CompiledSolver:
+    """The compiled loops for one batch: its numbers as arrays, the solve and the adjoint solve.
+
+    Parameters
+    ----------
+    problem : BlockProblem
+        The members to solve, all finite.
+    index : BlockIndex
+        The template's elimination.
+    numbers : Numbers
+        The same members' numbers for the tensor path.
+    """
+
+    def __init__(self, problem: BlockProblem, index: BlockIndex, numbers: Numbers) -> None:
+        self.index, self.numbers = index, numbers
+        self.deterministic = problem.num_first == 0
+        if index.compiled_pattern is None:
+            index.compiled_pattern = make_pattern(index.structure, problem)
+        self.pattern: Pattern = index.compiled_pattern
+        B, S = problem.num_contexts, problem.num_scenarios
+        self.weight, self.measure = _array(numbers.relative), _array(numbers.measure)
+        if self.deterministic:
+            self.coefficients = Coefficients(*map(_programs_as_scenarios, make_coefficients(problem)))
+            self.constant = _array(numbers.e.expand(B, 1)[:, 0])
+            self.tiles, self.lanes = _tiling(B)
+        else:
+            self.coefficients = make_coefficients(problem)
+            self.first = _first_stage(problem, numbers)
+            self.tiles, self.lanes = _tiling(S)
+
+    def solve(self, limits: Limits) -> Outcome:
+        """The solution of every member; what the loops leave unsolved goes through the tensor path."""
+        B = self.numbers.num_contexts
+        result, report, central = self._allocate(limits.smoothing is not None)
+        settings = Settings(limits.tolerance, limits.max_iterations, limits.smoothing or 0.0, _REGULARIZATION)
+        if self.deterministic:
+            lane_result, lane_central = _by_program(result), _by_program(central)
+            lane_report = LaneReport(*report[1:])
+            _in_threads(
+                lambda part: solve_lanes(
+                    self.pattern, self.coefficients, self.weight[:, 0], self.constant, settings, part,
+                    self.lanes, lane_result, lane_central, lane_report,
+                ),
+                self.tiles,
+            )  # fmt: skip
+        else:
+            _in_threads(
+                lambda part: solve_contexts(
+                    self.pattern, self.coefficients, self.first, self.weight, self.measure, settings, part,
+                    self.lanes, result, central, report,
+                ),
+                B,
+            )  # fmt: skip
+        point = CompiledPoint(self.numbers.num_scenarios, result)
+        outcome = Outcome(
+            iterate=point,
+            central=CompiledPoint(self.numbers.num_scenarios, central) if limits.smoothing else None,
+            quality=Quality(*map(torch.from_numpy, (report.primal, report.dual, report.gap, report.gap))),
+            converged=torch.from_numpy(report.converged),
+            central_found=torch.from_numpy(report.central_found),
+            iterations=torch.from_numpy(report.iterations),
+            costs=None if self.deterministic else torch.from_numpy(report.costs),
+        )
+        return self._solve_rest(limits, outcome)
+
+    def _allocate(self, smoothing: bool) -> tuple[Results, Report, Results]:
+        B, S, p = self.numbers.num_contexts, self.numbers.num_scenarios, self.pattern
+        rows = (p.num_recourse, p.num_equalities, p.num_inequalities, p.num_inequalities)
+
+        def results() -> Results:
+            shape = (B, 1, 1) if self.deterministic else (B, self.tiles, self.lanes)
+            num_rows = 0 if self.deterministic else self.first.g_ptr.shape[0] - 1
+            return Results(
+                np.empty((B, p.num_first)), np.empty((B, p.envelope.shape[0] - p.num_first)),
+                np.empty((B, num_rows)), np.empty((B, num_rows)),
+                *(np.empty((shape[0], shape[1], count, shape[2])) for count in rows),
+            )  # fmt: skip
+
+        report = Report(
+            np.empty((0, 0) if self.deterministic else (B, S)), np.empty(B), np.empty(B), np.empty(B),
+            np.zeros(B, np.bool_), np.zeros(B, np.bool_), np.zeros(B, np.int64),
+        )  # fmt: skip
+        first = results()
+        return first, report, results() if smoothing else first
+
+    def _solve_rest(self, limits: Limits, outcome: Outcome) -> Outcome:
+        rest = (~outcome.converged).nonzero()[:, 0]
+        if not rest.numel():
+            return outcome
+        numbers = self.numbers.select(rest)
+        again = follow_central_path(self.index, numbers, EXPECTATION, limits)
+        outcome.iterate.put(rest, again.iterate)
+        if outcome.central is not None and again.central is not None:
+            outcome.central.put(rest, again.central)
+        for kept, value in zip(outcome.quality, again.quality, strict=True):
+            kept[rest] = value
+        outcome.converged[rest] = again.converged
+        outcome.central_found[rest] = again.central_found
+        outcome.iterations[rest] = again.iterations
+        if outcome.costs is not None:
+            outcome.costs[rest] = numbers.costs(again.iterate.x.T[:, :, None], again.iterate.w)
+        return outcome
+
+    def adjoint(
+        self,
+        point: CompiledPoint,
+        grad_x: Tensor,
+        grad_w: Tensor | None,
+        grad_costs: Tensor,
+        wanted: set[str],
+    ) -> tuple[Tensor, ...]:
+        """The adjoint's x, w, equality, multiplier, y and z as `Iterate` lays them out.
+
+        ``grad_x`` (B, n) includes what the costs' gradient brings in x through O and o. Parts that the
+        wanted gradients do not need are empty.
+        """
+        p, B, S = self.pattern, self.numbers.num_contexts, self.numbers.num_scenarios
+        if self.deterministic:
+            step = LaneResults(
+                np.empty((B, p.num_recourse)), np.empty((B, p.num_equalities)),
+                np.empty((B, p.num_inequalities)), np.empty((0, 0)),
+            )  # fmt: skip
+            assert grad_w is not None
+            gradient = _array(grad_w[:, 0])
+            _in_threads(
+                lambda part: adjoint_lanes(
+                    p, self.coefficients, self.weight[:, 0], _REGULARIZATION, part, self.lanes,
+                    _by_program(point.arrays), gradient, step,
+                ),
+                self.tiles,
+            )  # fmt: skip
+            w, y, z = (torch.from_numpy(array).T[:, :, None] for array in step[:3])
+            empty = grad_x.new_zeros(B, 0)
+            return empty, w, empty, empty, y, z
+        everything = "probability" in wanted
+        need_w = everything or not wanted.isdisjoint({"c", "Q", "R", "W", "V"})
+        need_y = everything or not wanted.isdisjoint({"h", "T", "W"})
+        need_z = everything or not wanted.isdisjoint({"k", "U", "V"})
+        out = Adjoint(
+            np.empty((B, p.num_first)), np.empty((B, p.envelope.shape[0] - p.num_first)),
+            np.empty((B, self.first.g_ptr.shape[0] - 1)),
+            np.empty((B, S if need_w else 0, p.num_recourse)),
+            np.empty((B, S if need_y else 0, p.num_equalities)),
+            np.empty((B, S if need_z else 0, p.num_inequalities)),
+        )  # fmt: skip
+        in_x, in_costs = _array(grad_x), _array(grad_costs)
+        _in_threads(
+            lambda part: adjoint_contexts(
+                p, self.coefficients, self.first, self.weight, self.measure, _REGULARIZATION, part,
+                self.lanes, point.arrays, in_x, in_costs, out,
+            ),
+            B,
+        )  # fmt: skip
+        w, y, z = (torch.from_numpy(array).permute(2, 0, 1) for array in out[3:])
+        return (
+            torch.from_numpy(out.x), w, torch.from_numpy(out.equality), torch.from_numpy(out.multiplier), y, z
+        )  # fmt: skip
+
+
+def _array(tensor: Tensor) -> FloatArray:
+    return np.ascontiguousarray(tensor.detach().numpy())
+
+
+def _by_program(results: Results) -> LaneResults:
+    """(B, entries) views of one-lane results."""
+    return LaneResults(*(array[:, 0, :, 0] for array in results[4:]))
+
+
+def _programs_as_scenarios(values: Values) -> Values:
+    """Tensors of B programs with one scenario each as one context with B scenarios."""
+    if values.varies or values.shared.shape[0] == 1:
+        return values
+    return Values(True, np.zeros((1, 1)), values.shared[None])
+
+
+def _tiling(count: int) -> tuple[int, int]:
+    """Tiles and lanes for ``count`` scenarios with the fewest idle lanes; lanes are a multiple of 8."""
+    choices = []
+    for tiles in range(math.ceil(count / _MAX_LANES), math.ceil(count / _MIN_LANES) + 1):
+        lanes = 8 * math.ceil(count / tiles / 8)
+        choices.append((tiles * lanes, tiles, lanes))
+    _, tiles, lanes = min(choices)
+    return tiles, lanes
+
+
+def _first_stage(problem: BlockProblem, numbers: Numbers) -> FirstStage:
+    def indices(matrix: SparseMatrix) -> tuple[Any, Any]:
+        return matrix.rows.numpy(), matrix.cols.numpy()
+
+    def by_rows(matrix: SparseMatrix) -> tuple[Any, Any, FloatArray]:
+        rows, cols = indices(matrix)
+        pointer = np.searchsorted(rows, np.arange(matrix.shape[0] + 1)).astype(np.int64)
+        return pointer, cols, _array(matrix.values[:, 0])
+
+    def split(tensor: Tensor) -> tuple[bool, FloatArray, FloatArray]:
+        if tensor.shape[1] == 1:
+            return False, _array(tensor[:, 0]), np.zeros((1, 1, 1))
+        return True, np.zeros((1, 1)), _array(tensor)
+
+    return FirstStage(
+        *indices(problem.P), _array(problem.P.values[:, 0]), _array(problem.q),
+        *by_rows(problem.A), _array(problem.a),
+        *by_rows(problem.G), _array(problem.g),
+        *indices(problem.O), *split(problem.O.values), *split(problem.o),
+        _array(problem.e), _array(numbers.cost_scale),
+    )  # fmt: skip
+
+
+@functools.cache
+def _pool() -> concurrent.futures.ThreadPoolExecutor:
+    return concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="hedgecast-solve")
+
+
+# A forked child has none of its parent's threads.
+os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+def _in_threads(task: Callable[[npt.NDArray[np.int64]], None], count: int) -> None:
+    """Run ``task`` on all indices below ``count``, split over as many threads as torch uses."""
+    workers = min(torch.get_num_threads(), count)
+    if workers <= 1:
+        task(np.arange(count))
+        return
+    # A few parts a thread even out members that take more iterations.
+    parts = [np.arange(count)[start :: 4 * workers] for start in range(min(4 * workers, count))]
+    queue = iter(parts)
+
+    def work() -> None:
+        # ``next`` of a list iterator is atomic.
+        for part in queue:
+            task(part)
+
+    futures = [_pool().submit(work) for _ in range(workers - 1)]
+    work()
+    for future in futures:
+        future.result()

@@ -1,0 +1,220 @@
+"""Compiled arithmetic of one context's first stage: sparse rows, envelope factorization."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from hedgecast.decisions.kernels_pattern import Pattern
+from hedgecast.decisions.kernels_tile import OPTIONS
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+
+class FirstStage(NamedTuple):
+    """Sparse first-stage tensors of a batch, values (1 or B, entries), costs unscaled."""
+
+    p_row: IntArray
+    p_col: IntArray
+    P: FloatArray
+    q: FloatArray
+    a_ptr: IntArray
+    a_col: IntArray
+    A: FloatArray
+    a: FloatArray
+    g_ptr: IntArray
+    g_col: IntArray
+    G: FloatArray
+    g: FloatArray
+    o_row: IntArray
+    o_col: IntArray
+    O_varies: bool
+    O_shared: FloatArray
+    O_varying: FloatArray
+    o_varies: bool
+    o_shared: FloatArray
+    o_varying: FloatArray
+    e: FloatArray
+    """(1 or B, 1 or S)."""
+    cost_scale: FloatArray
+
+
+class Point(NamedTuple):
+    """First-stage variables of one context."""
+
+    x: FloatArray
+    equality: FloatArray
+    multiplier: FloatArray
+    slack: FloatArray
+
+
+@njit(**OPTIONS)
+def own(values: FloatArray, member: int) -> FloatArray:
+    """A member's row of (1 or B, entries)."""
+    return values[member if values.shape[0] > 1 else 0]
+
+
+@njit(**OPTIONS)
+def rows_times(ptr: IntArray, col: IntArray, values: FloatArray, x: FloatArray, out: FloatArray) -> None:
+    """``out = M x`` for a matrix by rows."""
+    for r in range(ptr.shape[0] - 1):
+        total = 0.0
+        for e in range(ptr[r], ptr[r + 1]):
+            total += values[e] * x[col[e]]
+        out[r] = total
+
+
+@njit(**OPTIONS)
+def add_rows_transposed(
+    ptr: IntArray, col: IntArray, values: FloatArray, y: FloatArray, sign: float, out: FloatArray
+) -> None:
+    """``out += sign * M' y``."""
+    for r in range(ptr.shape[0] - 1):
+        for e in range(ptr[r], ptr[r + 1]):
+            out[col[e]] += sign * values[e] * y[r]
+
+
+@njit(**OPTIONS)
+def expected_costs(
+    f: FirstStage, member: int, weighted: FloatArray, hessian: FloatArray, gradient: FloatArray
+) -> None:
+    """Scaled first-stage costs plus the scenarios' costs in x alone: constant over the iterations.
+
+    ``weighted`` (S,) is each scenario's cost weight times its measure; results go to ``hessian`` (n, n)
+    and ``gradient`` (n,).
+    """
+    hessian[:] = 0.0
+    scale = f.cost_scale[member]
+    values = own(f.P, member)
+    for e in range(f.p_row.shape[0]):
+        hessian[f.p_row[e], f.p_col[e]] += scale * values[e]
+    total = weighted.sum()
+    gradient[:] = scale * own(f.q, member)
+    if f.o_varies:
+        block = f.o_varying[member if f.o_varying.shape[0] > 1 else 0]
+        for s in range(weighted.shape[0]):
+            for j in range(gradient.shape[0]):
+                gradient[j] += weighted[s] * block[s, j]
+    else:
+        gradient += total * own(f.o_shared, member)
+    if f.O_varies:
+        block = f.O_varying[member if f.O_varying.shape[0] > 1 else 0]
+        for s in range(weighted.shape[0]):
+            for e in range(f.o_row.shape[0]):
+                hessian[f.o_row[e], f.o_col[e]] += weighted[s] * block[s, e]
+    else:
+        values = own(f.O_shared, member)
+        for e in range(f.o_row.shape[0]):
+            hessian[f.o_row[e], f.o_col[e]] += total * values[e]
+
+
+@njit(**OPTIONS)
+def costs_in_x(f: FirstStage, member: int, x: FloatArray, out: FloatArray) -> None:
+    """The part of each scenario's cost (S,) that has no w in it, unscaled."""
+    for s in range(out.shape[0]):
+        e = own(f.e, member)
+        value = e[s if e.shape[0] > 1 else 0]
+        if f.o_varies:
+            row = f.o_varying[member if f.o_varying.shape[0] > 1 else 0, s]
+        else:
+            row = own(f.o_shared, member)
+        for j in range(x.shape[0]):
+            value += row[j] * x[j]
+        if f.O_varies:
+            entries = f.O_varying[member if f.O_varying.shape[0] > 1 else 0, s]
+        else:
+            entries = own(f.O_shared, member)
+        for i in range(f.o_row.shape[0]):
+            value += 0.5 * entries[i] * x[f.o_row[i]] * x[f.o_col[i]]
+        out[s] = value
+
+
+@njit(**OPTIONS)
+def factor_first(
+    p: Pattern,
+    f: FirstStage,
+    member: int,
+    constant: FloatArray,
+    accumulated: FloatArray,
+    ratio: FloatArray,
+    regularization: float,
+    factor: FloatArray,
+) -> float:
+    """L D L' of [[H + rho A'A, A'], [A, -delta]] in ``factor``; D on its diagonal. Returns rho.
+
+    ``constant`` is the (n, n) cost matrix, ``accumulated`` what the scenarios add at the pattern's lower
+    entries, ``ratio`` multiplier over slack of the rows of G.
+    """
+    n = p.num_first
+    size = p.envelope.shape[0]
+    for i in range(size):
+        for j in range(p.envelope[i], i + 1):
+            factor[i, j] = constant[i, j] if i < n else 0.0
+    for e in range(accumulated.shape[0]):
+        factor[p.hessian_row[e], p.hessian_col[e]] += accumulated[e]
+    values = own(f.G, member)
+    for r in range(f.g_ptr.shape[0] - 1):
+        for e in range(f.g_ptr[r], f.g_ptr[r + 1]):
+            for k in range(f.g_ptr[r], e + 1):
+                factor[f.g_col[e], f.g_col[k]] += values[e] * values[k] * ratio[r]
+    rho = 0.0
+    if size > n:
+        trace, norm = 0.0, 1e-30
+        values = own(f.A, member)
+        for i in range(n):
+            trace += factor[i, i]
+        for e in range(values.shape[0]):
+            norm += values[e] * values[e]
+        rho = min(max(trace / norm, 1e-3), 1e8)
+        for r in range(size - n):
+            for e in range(f.a_ptr[r], f.a_ptr[r + 1]):
+                factor[n + r, f.a_col[e]] = values[e]
+                for k in range(f.a_ptr[r], e + 1):
+                    factor[f.a_col[e], f.a_col[k]] += rho * values[e] * values[k]
+            factor[n + r, n + r] = -regularization
+    for i in range(n):
+        factor[i, i] += regularization
+    _envelope_ldl(p.envelope, n, regularization, factor)
+    return rho
+
+
+@njit(**OPTIONS)
+def _envelope_ldl(first: IntArray, n: int, regularization: float, factor: FloatArray) -> None:
+    for i in range(first.shape[0]):
+        for j in range(first[i], i):
+            value = factor[i, j]
+            for k in range(max(first[i], first[j]), j):
+                value -= factor[i, k] * factor[j, k]
+            # Holds L_ij D_j until the row is complete.
+            factor[i, j] = value
+        pivot = factor[i, i]
+        for j in range(first[i], i):
+            value = factor[i, j]
+            factor[i, j] = value / factor[j, j]
+            pivot -= value * factor[i, j]
+        if i < n and pivot < regularization:
+            pivot = regularization
+        elif i >= n and pivot > -regularization:
+            pivot = -regularization
+        factor[i, i] = pivot
+
+
+@njit(**OPTIONS)
+def solve_first(first: IntArray, factor: FloatArray, rhs: FloatArray) -> None:
+    """Solution in place of ``rhs``."""
+    size = first.shape[0]
+    for i in range(size):
+        value = rhs[i]
+        for j in range(first[i], i):
+            value -= factor[i, j] * rhs[j]
+        rhs[i] = value
+    for i in range(size):
+        rhs[i] /= factor[i, i]
+    for i in range(size - 1, -1, -1):
+        value = rhs[i]
+        for j in range(first[i], i):
+            rhs[j] -= factor[i, j] * value

@@ -1,0 +1,315 @@
+"""Compiled interior-point loop for deterministic programs: one program per lane, no first stage.
+
+Every program of a tile has its own barrier, step and end; a finished one waits, unmoved, for the
+slowest of its tile.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from hedgecast.decisions.kernels_context import (
+    CENTRAL,
+    STEP_FRACTION,
+    Packed,
+    Settings,
+    new_lanes,
+    new_work,
+    tile_of,
+)
+from hedgecast.decisions.kernels_pattern import Coefficients, Pattern, Values
+from hedgecast.decisions.kernels_tile import (
+    OPTIONS,
+    Lanes,
+    Tile,
+    adjoint_backward,
+    adjoint_forward,
+    begin,
+    clear_sums,
+    finish,
+    predict,
+    recourse_costs,
+)
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+class LaneResults(NamedTuple):
+    """Solutions by program: (B, entries)."""
+
+    w: FloatArray
+    y: FloatArray
+    z: FloatArray
+    s: FloatArray
+
+
+class LaneReport(NamedTuple):
+    """What the loop says about each program, (B,) each."""
+
+    primal: FloatArray
+    dual: FloatArray
+    gap: FloatArray
+    converged: npt.NDArray[np.bool_]
+    central_found: npt.NDArray[np.bool_]
+    iterations: IntArray
+
+
+@njit(**OPTIONS)
+def pack_programs(values: Values, start: int, lanes: int) -> FloatArray:
+    """(1, entries, lanes or 1) of programs from ``start`` on; lanes past the last one repeat it."""
+    if not values.varies:
+        out = np.empty((1, values.shared.shape[1], 1))
+        out[0, :, 0] = values.shared[0]
+        return out
+    block = values.varying[0]
+    out = np.empty((1, block.shape[1], lanes))
+    for lane in range(lanes):
+        row = min(start + lane, block.shape[0] - 1)
+        for e in range(block.shape[1]):
+            out[0, e, lane] = block[row, e]
+    return out
+
+
+@njit(**OPTIONS)
+def pack_lanes(c: Coefficients, weight: FloatArray, start: int, lanes: int) -> Packed:
+    """The numbers of one tile of programs."""
+    weights, measure = np.empty((1, 1, lanes)), np.ones((1, 1, lanes))
+    for lane in range(lanes):
+        weights[0, 0, lane] = weight[min(start + lane, weight.shape[0] - 1)]
+    return Packed(
+        pack_programs(c.V, start, lanes),
+        pack_programs(c.U, start, lanes),
+        pack_programs(c.W, start, lanes),
+        pack_programs(c.T, start, lanes),
+        pack_programs(c.Q, start, lanes),
+        pack_programs(c.R, start, lanes),
+        pack_programs(c.c, start, lanes),
+        pack_programs(c.h, start, lanes),
+        pack_programs(c.k, start, lanes),
+        weights,
+        measure,
+    )
+
+
+@njit(**OPTIONS)
+def solve_lanes(
+    p: Pattern,
+    c: Coefficients,
+    weight: FloatArray,
+    constant: FloatArray,
+    settings: Settings,
+    tiles: IntArray,
+    lanes: int,
+    result: LaneResults,
+    central: LaneResults,
+    report: LaneReport,
+) -> None:
+    """Solve the programs of the given tiles.
+
+    Parameters
+    ----------
+    p, c
+        Template and tensors, programs along the scenario axis of ``c``.
+    weight : (B,)
+        Factor on each program's costs.
+    constant : (B,)
+        Constant cost of each program.
+    settings : Settings
+    tiles : (count,)
+        Tiles of this call.
+    lanes : int
+        Programs of a tile.
+    result, central, report
+        Written at the programs' places; ``central`` only with smoothing.
+    """
+    a = new_lanes(p, lanes)
+    work = new_work(p, 1, lanes)
+    w, y = np.empty((1, p.num_recourse, lanes)), np.empty((1, p.num_equalities, lanes))
+    z, s = np.empty((1, p.num_inequalities, lanes)), np.empty((1, p.num_inequalities, lanes))
+    for tile in tiles:
+        start = tile * lanes
+        d = pack_lanes(c, weight, start, lanes)
+        t = tile_of(d, w, y, z, s, work, 0)
+        _solve_tile(p, t, a, start, constant, settings, result, central, report)
+
+
+@njit(**OPTIONS)
+def _row_scale(t: Tile, scale: FloatArray) -> None:
+    """One plus each lane's largest right-hand side."""
+    scale[:] = 0.0
+    for lane in range(scale.shape[0]):
+        for r in range(t.h.shape[0]):
+            scale[lane] = max(scale[lane], abs(t.h[r, 0 if t.h.shape[1] == 1 else lane]))
+        for r in range(t.k.shape[0]):
+            scale[lane] = max(scale[lane], abs(t.k[r, 0 if t.k.shape[1] == 1 else lane]))
+        scale[lane] += 1.0
+
+
+@njit(**OPTIONS)
+def _inner_start(t: Tile, rows: int) -> None:
+    """After the start's step: w, y there, slacks pushed inside, unit multipliers."""
+    t.w[:] = t.dw
+    t.y[:] = t.dy
+    for lane in range(t.w.shape[1]):
+        total = 0.0
+        for r in range(rows):
+            t.s[r, lane] += t.work_s[r, lane]
+            total += abs(t.s[r, lane])
+        mean = max(total / max(rows, 1), 1e-3)
+        for r in range(rows):
+            t.s[r, lane] = max(t.s[r, lane], mean)
+            t.z[r, lane] = 1.0
+
+
+@njit(**OPTIONS)
+def _store(t: Tile, lane: int, member: int, out: LaneResults) -> None:
+    for i in range(t.w.shape[0]):
+        out.w[member, i] = t.w[i, lane]
+    for i in range(t.y.shape[0]):
+        out.y[member, i] = t.y[i, lane]
+    for i in range(t.z.shape[0]):
+        out.z[member, i] = t.z[i, lane]
+        out.s[member, i] = t.s[i, lane]
+
+
+@njit(**OPTIONS)
+def _solve_tile(
+    p: Pattern,
+    t: Tile,
+    a: Lanes,
+    start: int,
+    constant: FloatArray,
+    settings: Settings,
+    result: LaneResults,
+    central: LaneResults,
+    report: LaneReport,
+) -> None:
+    lanes, rows = t.w.shape[1], p.num_inequalities
+    used = min(lanes, result.w.shape[0] - start)
+    smoothing = settings.smoothing * t.weight[0]
+    t.w[:], t.y[:], t.z[:], t.s[:], t.work_s[:] = 0.0, 0.0, 1.0, 1.0, 0.0
+    a.floor[:], a.length[:], a.barrier[:], a.second_share[:], a.ratio[:] = 0.0, 0.0, 0.0, 0.0, 0.0
+    scale, costs = np.empty(lanes), np.empty(lanes)
+    _row_scale(t, scale)
+    finished = np.zeros(lanes, np.bool_)
+    finished[used:] = True
+    stalled, waiting = np.zeros(lanes, np.int64), np.zeros(lanes, np.int64)
+    best = np.full(lanes, np.inf)
+    # Iteration -1 makes the starting point: unit slacks and multipliers, and the affine step from there.
+    for iteration in range(-1, settings.max_iterations + 1):
+        clear_sums(a)
+        begin(p, t, a, settings.regularization, iteration > 0)
+        if iteration == -1:
+            finish(p, t, a)
+            _inner_start(t, rows)
+            a.floor[:], a.second_share[:] = smoothing, 1.0
+            continue
+        recourse_costs(p, t, a, costs)
+        open_lanes = 0
+        for lane in range(used):
+            if finished[lane]:
+                continue
+            member = start + lane
+            primal, dual, product = a.primal[lane] / scale[lane], a.dual[lane] / 2.0, a.product[lane]
+            violation = max(primal, dual)
+            feasible = violation <= settings.tolerance
+            central_point = a.off_center[lane] <= CENTRAL * a.floor[lane]
+            if a.floor[lane] > 0.0 and central_point and violation <= min(settings.tolerance, 1e-6):
+                _store(t, lane, member, central)
+                report.central_found[member] = True
+                # The right-hand side is linear in the floor: take its share out again.
+                for j in range(p.num_nodes):
+                    t.affine[j, lane] -= a.floor[lane] * t.centering[j, lane]
+                a.floor[lane] = 0.0
+            if violation < 0.9 * best[lane] or feasible:
+                best[lane], waiting[lane] = min(best[lane], violation), 0
+            else:
+                waiting[lane] += 1
+            hopeless = stalled[lane] >= 6 or waiting[lane] >= 15 or not np.isfinite(violation + product)
+            value = abs(t.weight[0, lane] * (costs[lane] + constant[member]))
+            gap = product / (1.0 + value)
+            done = feasible and a.floor[lane] == 0.0 and gap <= settings.tolerance
+            if done or hopeless or iteration == settings.max_iterations:
+                _store(t, lane, member, result)
+                report.primal[member], report.dual[member], report.gap[member] = primal, dual, gap
+                report.converged[member], report.iterations[member] = done, iteration
+                finished[lane] = True
+            else:
+                open_lanes += 1
+        if open_lanes == 0:
+            return
+        a.ratio[:], a.second[:] = 0.0, 0.0
+        # A lane that only centers (share zero) ignores the second-order terms.
+        predict(p, t, a)
+        for lane in range(lanes):
+            product, count = a.product[lane], max(rows, 1)
+            reach = min(1.0, 1.0 / a.ratio[lane]) if a.ratio[lane] > 0.0 else 1.0
+            after = product + reach * (a.floor[lane] * count - product) + reach * reach * a.second[lane]
+            fraction = min(max(after / product, 0.0), 1.0) if a.second_share[lane] > 0.0 else 1.0
+            a.barrier[lane] = max(product / count * fraction**3, a.floor[lane]) - a.floor[lane]
+            a.ratio[lane] = 0.0
+        finish(p, t, a)
+        for lane in range(lanes):
+            ratio = a.ratio[lane]
+            length = 1.0 if ratio * 1.000001 < 1.0 else STEP_FRACTION / ratio
+            a.length[lane] = 0.0 if finished[lane] else length
+            a.second_share[lane] = 0.0 if length < 0.1 and a.second_share[lane] > 0.0 else 1.0
+            stalled[lane] = stalled[lane] + 1 if length < 1e-5 else 0
+
+
+@njit(**OPTIONS)
+def adjoint_lanes(
+    p: Pattern,
+    c: Coefficients,
+    weight: FloatArray,
+    regularization: float,
+    tiles: IntArray,
+    lanes: int,
+    point: LaneResults,
+    gradient: FloatArray,
+    step: LaneResults,
+) -> None:
+    """Adjoints at given points: ``step`` holds -M^-1 (gradient, 0) by program.
+
+    Parameters
+    ----------
+    gradient : (B, m)
+        Of the loss in w.
+    step : LaneResults
+        Written: changes of w, y and z; ``s`` is not used.
+    """
+    a = new_lanes(p, lanes)
+    work = new_work(p, 1, lanes)
+    w, y = np.empty((1, p.num_recourse, lanes)), np.empty((1, p.num_equalities, lanes))
+    z, s = np.empty((1, p.num_inequalities, lanes)), np.empty((1, p.num_inequalities, lanes))
+    total = point.w.shape[0]
+    for tile in tiles:
+        start = tile * lanes
+        d = pack_lanes(c, weight, start, lanes)
+        t = tile_of(d, w, y, z, s, work, 0)
+        for lane in range(lanes):
+            member = min(start + lane, total - 1)
+            t.w[:, lane], t.y[:, lane] = point.w[member], point.y[member]
+            t.z[:, lane], t.s[:, lane] = point.z[member], point.s[member]
+        clear_sums(a)
+        begin(p, t, a, regularization, False)
+        t.affine[:] = 0.0
+        for lane in range(lanes):
+            member = min(start + lane, total - 1)
+            for col in range(p.num_recourse):
+                t.affine[p.position[col], lane] = -gradient[member, col]
+        adjoint_forward(p, t, a)
+        adjoint_backward(p, t, a)
+        for lane in range(min(lanes, total - start)):
+            member = start + lane
+            for col in range(p.num_recourse):
+                step.w[member, col] = a.nodes[p.position[col], lane]
+            for row in range(p.num_equalities):
+                step.y[member, row] = a.nodes[p.position[p.num_recourse + row], lane]
+            for row in range(p.num_inequalities):
+                step.z[member, row] = t.work_z[row, lane]
