@@ -31,9 +31,10 @@ from hedgecast.core.errors import ProgramError
 from hedgecast.decisions.reference import ReferenceBackend
 from hedgecast.programs.backend import Inputs, RawSolution, StageValue
 from hedgecast.programs.measures import risk_value
-from hedgecast.programs.program import CompiledStage, TwoStageProgram
+from hedgecast.programs.program import TwoStageProgram
 from hedgecast.programs.risk import Risk
 from hedgecast.programs.solution import Verdict
+from hedgecast.programs.stages import CompiledStage
 
 # A solver whose answer to the check program is farther than this from Clarabel's is refused.
 _AGREEMENT = 1e-4

@@ -29,9 +29,10 @@ from torch import Tensor, nn
 from hedgecast.core.errors import ProgramError
 from hedgecast.programs.backend import Inputs, RawSolution, StageValue
 from hedgecast.programs.canonical import Cones, FloatArray, IntArray, Stage
-from hedgecast.programs.program import CompiledStage, TwoStageProgram
+from hedgecast.programs.program import TwoStageProgram
 from hedgecast.programs.risk import Risk
 from hedgecast.programs.solution import Verdict
+from hedgecast.programs.stages import CompiledStage
 
 _VERDICTS = {
     "Solved": Verdict.OPTIMAL,

@@ -23,7 +23,8 @@ from hedgecast.programs.blocks import BlockProblem
 from hedgecast.programs.risk import Risk
 
 if TYPE_CHECKING:
-    from hedgecast.programs.program import CompiledStage, TwoStageProgram
+    from hedgecast.programs.program import TwoStageProgram
+    from hedgecast.programs.stages import CompiledStage
 
 GROUP = "hedgecast.backends"
 

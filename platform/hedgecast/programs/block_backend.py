@@ -17,7 +17,8 @@ from hedgecast.programs.solution import Verdict
 from hedgecast.programs.template import ScenarioBlock, Template
 
 if TYPE_CHECKING:
-    from hedgecast.programs.program import CompiledStage, TwoStageProgram
+    from hedgecast.programs.program import TwoStageProgram
+    from hedgecast.programs.stages import CompiledStage
 
 _GRADIENT_TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
 

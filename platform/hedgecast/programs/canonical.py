@@ -293,7 +293,8 @@ def without_decision_rows(stage: Stage) -> Stage:
     stage already; a decision that misses them by rounding must still have a cost.
     """
     linear = stage.cones.zero + stage.cones.nonneg
-    own = np.ones(stage.num_rows, dtype=bool)
+    own = np.zeros(stage.num_rows, dtype=bool)
+    own[stage.A.rows] = True
     own[stage.A.rows[stage.A.cols >= stage.num_decision]] = False
     changing = np.diff(stage.A.values.uncertain.indptr) > 0
     own[stage.A.rows[changing]] = False
@@ -315,6 +316,26 @@ def without_decision_rows(stage: Stage) -> Stage:
         A=matrix,
         b=_picked(stage.b, kept),
         cones=dataclasses.replace(stage.cones, zero=zero, nonneg=nonneg),
+    )
+
+
+def feasibility_of(stage: Stage) -> Stage:
+    """``stage`` without its cost, and with the decision among its free columns."""
+
+    def nothing(values: AffineMap) -> AffineMap:
+        rows = values.constant.size
+        return AffineMap(
+            np.zeros(rows),
+            sp.csr_array((rows, values.uncertain.shape[1])),
+            sp.csr_array((rows, values.given.shape[1])),
+        )
+
+    return dataclasses.replace(
+        stage,
+        num_decision=0,
+        P=dataclasses.replace(stage.P, values=nothing(stage.P.values)),
+        q=nothing(stage.q),
+        d=nothing(stage.d),
     )
 
 

@@ -180,8 +180,9 @@ def check_convex(role: str, expression: Any) -> None:
         culprit = _smallest(expression, dpp=True)
         raise ProgramError(
             f"{role} {show(expression)} is not DPP{_where(culprit, expression)}: a parameter may be "
-            "multiplied by variables only, not by another parameter, and not stand inside a nonlinear "
-            "function of parameters; compute such products beforehand and give them as parameters"
+            "multiplied by an expression without parameters only, and not stand inside a nonlinear function "
+            "of parameters; put the other factor behind a variable of its own (t >= factor), or compute the "
+            "product beforehand and give it as a parameter"
         )
 
 

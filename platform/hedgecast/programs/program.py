@@ -10,7 +10,7 @@ this class reports are cost(x) + V(x, y): the known cost is always included.
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -22,26 +22,14 @@ from torch import Tensor, nn
 from hedgecast.core.errors import DependencyError, ProgramError, ShapeError
 from hedgecast.programs import checks, information
 from hedgecast.programs.backend import Backend, Inputs, backend
-from hedgecast.programs.canonical import Stage, compile_stage, without_decision_rows
+from hedgecast.programs.canonical import compile_stage, feasibility_of, without_decision_rows
 from hedgecast.programs.entries import Entries, Layout, as_float
-from hedgecast.programs.evaluate import Separable, with_slopes
-from hedgecast.programs.presolve import reduce_stage
 from hedgecast.programs.results import solve_batch, wait_and_see_costs
 from hedgecast.programs.risk import EXPECTATION, Risk
 from hedgecast.programs.solution import Decision
-from hedgecast.programs.template import ScenarioBlock, Template, make_block, make_template
+from hedgecast.programs.stages import CompiledStage, stage_costs
+from hedgecast.programs.template import Template, make_template
 from hedgecast.programs.violations import FirstStageCheck
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class CompiledStage:
-    """One stage that is evaluated at fixed decisions: the recourse, or the known cost alone."""
-
-    stage: Stage
-    block: ScenarioBlock | None
-    """The reduced rows; None where the stage has other cones than linear ones."""
-    separable: Separable | None
-    """Its closed form, where it has one."""
 
 
 class TwoStageProgram:
@@ -154,9 +142,14 @@ class TwoStageProgram:
             where = "first stage" if not self.first.cones.linear else "recourse"
             self.template_reason = f"its {where} has {cones} cones: it is no quadratic or linear program"
         block = self.template.scenario if self.template is not None else None
-        self.recourse = _compiled(scenario, sizes, block)
-        self.known_cost = _compiled(known, sizes, None)
+        self.recourse = CompiledStage.of(scenario, sizes, block)
+        self.known_cost = CompiledStage.of(known, sizes, None)
         self._first_stage_check = FirstStageCheck(self.decision, self.given, first)
+
+    @functools.cached_property
+    def first_stage_alone(self) -> CompiledStage:
+        """What binds the decision alone, as a stage without cost: +inf where it has no solution."""
+        return CompiledStage.of(feasibility_of(self.first), (self.num_uncertain, self.num_given), None)
 
     @property
     def recourse_variables(self) -> tuple[Any, ...]:
@@ -382,8 +375,8 @@ class TwoStageProgram:
     ) -> tuple[Tensor, Tensor]:
         """Known cost (B,) and recourse costs (B, S) of flat decisions (B, N), for checked inputs."""
         nothing = inputs.uncertain.new_zeros(inputs.uncertain.shape[0], 1, self.num_uncertain)
-        known = _stage_costs(self.known_cost, solver, flat, nothing, inputs.given, tolerance)
-        recourse = _stage_costs(self.recourse, solver, flat, inputs.uncertain, inputs.given, tolerance)
+        known = stage_costs(self.known_cost, solver, flat, nothing, inputs.given, tolerance)
+        recourse = stage_costs(self.recourse, solver, flat, inputs.uncertain, inputs.given, tolerance)
         return known[:, 0], recourse
 
     def violation(self, decision: Entries, given: Any = None) -> Tensor:
@@ -489,26 +482,6 @@ class TwoStageProgram:
             f"TwoStageProgram({self.name!r}: {self.num_decision} decisions, {self.num_uncertain} uncertain "
             f"and {self.num_given} given entries)"
         )
-
-
-def _compiled(stage: Stage, sizes: tuple[int, int], block: ScenarioBlock | None) -> CompiledStage:
-    if block is None and stage.cones.linear:
-        block = make_block(reduce_stage(stage), stage.num_decision, stage.num_rows, sizes)
-    return CompiledStage(stage, block, Separable.of(block) if block is not None else None)
-
-
-def _stage_costs(
-    compiled: CompiledStage, solver: Backend, flat: Tensor, uncertain: Tensor, given: Tensor, tolerance: float
-) -> Tensor:
-    if compiled.separable is not None:
-        return compiled.separable(flat, uncertain, given)
-    num_contexts, num_scenarios = uncertain.shape[:2]
-    decisions = flat.repeat_interleave(num_scenarios, dim=0)
-    scenarios = uncertain.reshape(num_contexts * num_scenarios, -1)
-    known = given.expand(num_contexts, -1).repeat_interleave(num_scenarios, dim=0)
-    with torch.no_grad():
-        value = solver.evaluate(compiled, decisions, scenarios, known, tolerance=tolerance)
-    return with_slopes(value, decisions, scenarios, known).reshape(num_contexts, num_scenarios)
 
 
 def _tolerance(asked: float | None, like: Tensor) -> float:

@@ -12,12 +12,10 @@ from hedgecast.programs.backend import Backend, Inputs, RawSolution
 from hedgecast.programs.measures import risk_value
 from hedgecast.programs.risk import Risk
 from hedgecast.programs.solution import Decision, Verdict
+from hedgecast.programs.stages import stage_costs
 
 if TYPE_CHECKING:
     from hedgecast.programs.program import TwoStageProgram
-
-# A scenario whose share of an infeasibility certificate is below this has recourse: the first stage has not.
-_SHARE = 1e-5
 
 
 def solve_batch(
@@ -174,23 +172,29 @@ def _explain(
     tolerance: float,
     max_iterations: int,
 ) -> tuple[Tensor, Tensor | None]:
-    """For infeasible members: a scenario that has no recourse by itself, and its certificate."""
+    """For infeasible members: a scenario that has no recourse by itself, and its certificate.
+
+    Where the first stage has no solution, no scenario is to blame.
+    """
     scenario = torch.full_like(verdicts, -1)
     certificate: Tensor | None = None
     for member in torch.nonzero(verdicts == Verdict.INFEASIBLE)[:, 0]:
+        part = inputs.select(member[None])
+        nothing = part.uncertain.new_zeros(1, 0)
+        alone = stage_costs(
+            program.first_stage_alone, backend, nothing, part.uncertain[:, :1], part.given, tolerance
+        )
+        if bool(torch.isposinf(alone).all()):
+            continue
         raw = backend.solve(
             program,
-            inputs.select(member[None]).apart(),
+            part.apart(),
             risk=Risk(),
             benchmarks=None,
             tolerance=tolerance,
             max_iterations=max_iterations,
         )
-        alone = raw.verdicts == Verdict.INFEASIBLE
-        if raw.certificate is not None and raw.certificate.shape[2]:
-            # Normalized to a largest multiplier of one over all rows, the first stage's included.
-            alone &= raw.certificate.abs().flatten(1).amax(dim=1) > _SHARE
-        hits = torch.nonzero(alone)[:, 0]
+        hits = torch.nonzero(raw.verdicts == Verdict.INFEASIBLE)[:, 0]
         if not hits.numel():
             continue
         scenario[member] = hits[0]
