@@ -135,7 +135,7 @@ class CompiledPoint:
             padded = np.concatenate(
                 [values, np.repeat(values[:, -1:], count * lanes - values.shape[1], axis=1)], axis=1
             )
-            target[chosen] = padded.reshape(-1, count, lanes, entries).transpose(0, 1, 3, 2)
+            target[chosen] = padded.reshape(len(chosen), count, lanes, entries).transpose(0, 1, 3, 2)
 
 
 class CompiledSolver:

@@ -290,7 +290,8 @@ class StructuredBackend:
         all_good = chosen.numel() == valid.numel()
         solved_numbers = numbers if all_good else numbers.select(chosen)
         if compiled is not None and not all_good:
-            compiled = CompiledSolver(select_members(problem, valid[chosen]), index, solved_numbers)
+            part = select_members(problem, valid[chosen])
+            compiled = CompiledSolver(part, index, solved_numbers) if chosen.numel() else None
         solved = Solved(
             index=index,
             numbers=solved_numbers,
