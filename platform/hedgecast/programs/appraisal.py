@@ -1,4 +1,4 @@
-"""What a decision, information and the stochastic model are worth, for one set of scenarios.
+"""What a decision, information and the stochastic model are worth: one context, each problem solved once.
 
 With RP the smallest expected cost, WS the expected wait-and-see cost, and EEV the expected cost of the
 decision that is best for the mean scenario:
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hedgecast.programs.information import expected_value_decision
 from hedgecast.programs.measures import conditional_value_at_risk, expectation
 from hedgecast.programs.program import TwoStageProgram
 from hedgecast.programs.risk import EXPECTATION, Risk
@@ -83,16 +84,13 @@ def appraise(
     neutral = decision
     if not risk.neutral:
         neutral = program.solve(scenarios, weights, given, backend=backend)
-    mean = (weights.unsqueeze(-1) * inputs.uncertain).sum(dim=1, keepdim=True)
-    guess = program.solve(mean, None, given, backend=backend)
     least = _number(expectation(neutral.scenario_costs, weights))
     known = _number(expectation(program.wait_and_see(scenarios, given, backend=backend), weights))
+    guess = expected_value_decision(program, scenarios, weights, given, backend=backend)
     naive = None
-    if guess.verdict(0) is Verdict.OPTIMAL:
+    if bool(torch.isfinite(guess).all()):
         with torch.no_grad():
-            naive = _number(
-                expectation(program.value(guess.flat, scenarios, given, backend=backend), weights)
-            )
+            naive = _number(expectation(program.value(guess, scenarios, given, backend=backend), weights))
     cost = _number(expectation(decision.scenario_costs, weights))
     return Appraisal(
         decision=decision,
