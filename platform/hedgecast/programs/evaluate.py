@@ -109,7 +109,11 @@ class Separable:
             upper = _extreme(bounds, self.upper, torch.inf).amin(dim=-1)
             curvature = self._curvature(uncertain, given)
             columns = _best(curvature, slope, lower, upper)
-            cost = cost + (0.5 * curvature * columns**2 + slope * columns).sum(dim=2)
+            # A column without cost may be anything, one that pays without limit is infinite: 0 * inf is NaN.
+            curved = curvature > 0
+            bent = 0.5 * curvature * torch.where(curved, columns, 0.0) ** 2
+            straight = slope * torch.where(curved | (slope != 0), columns, 0.0)
+            cost = cost + (bent + straight).sum(dim=2)
             crossed = lower - upper > FEASIBILITY * (1 + lower.abs())
             violated = violated | crossed.any(dim=-1)
         cost = torch.where(violated, torch.inf, cost)
