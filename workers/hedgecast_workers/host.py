@@ -103,7 +103,7 @@ def _why(error: Exception) -> str:
     """What the first failed replica said, without the traces around it."""
     for deployment in serve.status().applications[APPLICATION].deployments.values():
         lines = [
-            line for line in deployment.message.splitlines() if ": " in line and not line.startswith(" ")
+            line for line in str(deployment.message).splitlines() if ": " in line and not line.startswith(" ")
         ]
         if lines:
             return lines[-1]

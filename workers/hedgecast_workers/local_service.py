@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import secrets
@@ -61,26 +62,50 @@ def local_service(
     UnavailableError
         The service did not start; the message has the reason.
     """
-    reference = bundle if isinstance(bundle, BundleReference) else BundleReference(folder=bundle)
-    if not (reference.folder / "bundle.json").is_file():
-        raise BundleError(f"{reference.folder} is no bundle: it has no bundle.json")
     plan = ServePlan(
-        bundle=reference,
+        bundle=bundle if isinstance(bundle, BundleReference) else BundleReference(folder=bundle),
         settings=(settings or load_settings()).model_copy(update={"port": port}),
         num_denoisers=num_denoisers,
         num_solvers=num_solvers,
     )
+    with host(plan) as service:
+        yield service.address
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Host:
+    """A running service and the process that owns its Ray."""
+
+    address: str
+    """HOST:PORT."""
+    process: subprocess.Popen[str]
+
+    def ended(self, seconds: float) -> bool:
+        """Whether the process ends by itself within ``seconds``."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+
+@contextlib.contextmanager
+def host(plan: ServePlan) -> Iterator[Host]:
+    """The running service of a plan; see `local_service`."""
+    reference = plan.bundle
+    if not (reference.folder / "bundle.json").is_file():
+        raise BundleError(f"{reference.folder} is no bundle: it has no bundle.json")
     # Sockets have paths of at most 107 bytes, Ray's are deep: not in a long TMPDIR.
     folder = Path(tempfile.mkdtemp(prefix="hc-", dir="/tmp" if os.path.isdir("/tmp") else None))
     try:
-        with _host(plan, folder) as address:
-            yield address
+        with _process(plan, folder) as running:
+            yield running
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _host(plan: ServePlan, folder: Path) -> Iterator[str]:
+def _process(plan: ServePlan, folder: Path) -> Iterator[Host]:
     log = folder / "host.log"
     with log.open("wb") as errors:
         process = subprocess.Popen(
@@ -94,7 +119,7 @@ def _host(plan: ServePlan, folder: Path) -> Iterator[str]:
             start_new_session=True,
         )
     try:
-        yield _address(process, plan, log)
+        yield Host(_address(process, plan, log), process)
     finally:
         _stop(process)
 

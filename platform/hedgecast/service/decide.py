@@ -80,22 +80,33 @@ def check_columns(rows: NamedRows, wanted: Iterable[ColumnSpec], field: str) -> 
 
 
 def check_given(query: DecideQuery, program: TwoStageProgram) -> None:
-    """Check names and shapes of the query's given parameters against the program's.
+    """Check names, shapes and signs of the query's given parameters against the program's.
 
     Raises
     ------
     ShapeError
         One is unknown, or of another shape.
+    DataError
+        One has the wrong sign.
     """
-    shapes = {parameter.name(): tuple(parameter.shape) for parameter in program.given}
+    parameters = {parameter.name(): parameter for parameter in program.given}
     for name, value in query.given.items():
         field = f"given[{name}]"
-        if name not in shapes:
-            raise ShapeError(f"{field} is not a given parameter: {_known_names(name, shapes)}", field=field)
-        if value.shape != shapes[name]:
+        if name not in parameters:
             raise ShapeError(
-                f"{field} has shape {list(value.shape)}: {program.name} needs {list(shapes[name])}",
+                f"{field} is not a given parameter: {_known_names(name, parameters)}", field=field
+            )
+        parameter = parameters[name]
+        if value.shape != tuple(parameter.shape):
+            raise ShapeError(
+                f"{field} has shape {list(value.shape)}: {program.name} needs {list(parameter.shape)}",
                 field=field,
+            )
+        if parameter.is_nonneg() and value.min() < 0 or parameter.is_nonpos() and value.max() > 0:
+            sign = "negative" if parameter.is_nonneg() else "positive"
+            worst = value.min() if parameter.is_nonneg() else value.max()
+            raise DataError(
+                f"{field} has an entry {worst:g}: {program.name} takes none that is {sign}", field=field
             )
 
 

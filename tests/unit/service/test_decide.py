@@ -1,0 +1,116 @@
+"""A query is checked against its model before anything is drawn."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import cvxpy as cp
+import numpy as np
+import pytest
+
+from hedgecast.core.errors import DataError, DeadlineError, ModelNotFoundError, ShapeError
+from hedgecast.programs.program import TwoStageProgram
+from hedgecast.programs.risk import Risk
+from hedgecast.rpc.codec import EMPTY_ROWS, NamedRows
+from hedgecast.service.backend import DecideQuery, resolve
+from hedgecast.service.budget import Budget
+from hedgecast.service.local import LocalModel
+from hedgecast.service.solve import conclude
+
+
+@pytest.fixture
+def query(rows: NamedRows) -> DecideQuery:
+    return DecideQuery(
+        model="last_day",
+        history=rows,
+        known=EMPTY_ROWS,
+        given={},
+        scenario_count=40,
+        seed=1,
+        risk=Risk(),
+        quantile_levels=(0.5,),
+        tail_level=0.9,
+        return_scenarios=False,
+        validate_only=False,
+        request_id="r",
+        deadline_seconds=60.0,
+    )
+
+
+def test_columns_must_be_the_models(query: DecideQuery, local_model: LocalModel) -> None:
+    load = query.history.columns["load"]
+    for columns, message in (
+        ({"laod": load}, "did you mean 'load'"),
+        ({}, "lacks column 'load'"),
+        ({"load": load, "price": load}, "'price', which the model does not read"),
+    ):
+        history = NamedRows(query.history.times, columns)
+        with pytest.raises(DataError, match=message):
+            local_model.model.prepare(dataclasses.replace(query, history=history))
+    known = NamedRows(query.history.times, {"load": load})
+    with pytest.raises(DataError, match="known has column"):
+        local_model.model.prepare(dataclasses.replace(query, known=known))
+
+
+def test_given_parameters_must_be_the_programs(query: DecideQuery, local_model: LocalModel) -> None:
+    for given, message in (
+        ({"capacity": np.ones(2)}, r"shape \[2\]: newsvendor needs \[\]"),
+        ({"size": np.ones(())}, "known here: capacity"),
+    ):
+        with pytest.raises(ShapeError, match=message):
+            local_model.model.prepare(dataclasses.replace(query, given=given))
+
+
+def test_a_given_parameter_of_the_wrong_sign_is_refused(query: DecideQuery, local_model: LocalModel) -> None:
+    z, y = cp.Variable(6, name="z"), cp.Parameter(6, name="y")
+    limit, credit = cp.Parameter(nonneg=True, name="limit"), cp.Parameter(2, nonpos=True, name="credit")
+    program = TwoStageProgram(
+        name="signs",
+        decision=z,
+        uncertain=y,
+        given=[limit, credit],
+        constraints=[z <= limit, z[:2] >= credit],
+        recourse_cost=cp.sum(cp.abs(y - z)),
+    )
+    model = dataclasses.replace(local_model.model, program=lambda _: program)
+    model.prepare(dataclasses.replace(query, given={"limit": np.zeros(()), "credit": np.zeros(2)}))
+    for given, message in (
+        ({"limit": np.array(-0.5)}, r"entry -0\.5: signs takes none that is negative"),
+        ({"credit": np.array([-1.0, 2.0])}, "entry 2: signs takes none that is positive"),
+    ):
+        with pytest.raises(DataError, match=message):
+            model.prepare(dataclasses.replace(query, given=given))
+
+
+def test_a_spent_budget_stops_before_the_next_stage(query: DecideQuery, local_model: LocalModel) -> None:
+    context = local_model.model.prepare(query)
+    paths = local_model.draw(context, 40, 1)
+    with pytest.raises(DeadlineError, match="before the solve"):
+        conclude(query, local_model.model, context, paths, Budget(0.0), drawn_seconds=0.0)
+    cancelled = Budget(60.0)
+    cancelled.cancel()
+    with pytest.raises(DeadlineError, match="cancelled before the solve"):
+        conclude(query, local_model.model, context, paths, cancelled, drawn_seconds=0.0)
+
+
+def test_a_thin_tail_is_said(query: DecideQuery, local_model: LocalModel) -> None:
+    context = local_model.model.prepare(query)
+    for level, reasons in ((0.8, []), (0.9, ["THIN_TAIL"])):
+        asked = dataclasses.replace(query, tail_level=level)
+        paths = local_model.draw(context, 40, 1)
+        answer = conclude(asked, local_model.model, context, paths, Budget(60.0), drawn_seconds=0.0)
+        assert answer.solution is not None
+        assert [reason for reason, _ in answer.solution.warnings] == reasons
+
+
+def test_names_aliases_and_versions(local_model: LocalModel) -> None:
+    newest = local_model.model.description
+    older = dataclasses.replace(newest, version="2", aliases=())
+    both = (older, newest)
+    assert resolve(both, "last_day") is newest
+    assert resolve(both, "last_day@champion") is newest
+    assert resolve(both, "last_day@2") is older
+    assert resolve((older,), "last_day") is older
+    for reference in ("last_day@4", "last_day@candidate", "other", "@2", ""):
+        with pytest.raises(ModelNotFoundError, match="served: last_day@2, last_day@3"):
+            resolve(both, reference)

@@ -1,0 +1,270 @@
+"""The server on a real channel: health, load, cancellation, tokens, TLS, reflection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import hashlib
+import ipaddress
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from grpc_status import rpc_status
+
+from hedgecast.client import Client, TlsFiles
+from hedgecast.core import errors
+from hedgecast.rpc import codec
+from hedgecast.rpc.codec import NamedRows
+from hedgecast.rpc.v1 import decision_service_pb2 as decision_pb
+from hedgecast.rpc.v1 import decision_service_pb2_grpc as decision_grpc
+from hedgecast.service.backend import DecideAnswer, DecideQuery, ModelDescription
+from hedgecast.service.background import background_server
+from hedgecast.service.local import LocalBackend
+from hedgecast.service.server import SERVICES
+from hedgecast.service.settings import ServiceSettings, load_settings
+
+
+class Waiting:
+    """A backend that waits until it is let go, and tells what happened to it."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Semaphore(0)
+        self.cancelled = threading.Event()
+        self.go = threading.Event()
+
+    async def models(self) -> tuple[ModelDescription, ...]:
+        return ()
+
+    async def decide(self, query: DecideQuery) -> DecideAnswer:
+        self.begun.release()
+        try:
+            while not self.go.is_set():
+                await asyncio.sleep(0.005)
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        raise ValueError("secret of the backend")
+
+
+def _settings(**changes: object) -> ServiceSettings:
+    return load_settings(port=0, **changes)
+
+
+def _request(rows: NamedRows) -> decision_pb.DecideRequest:
+    return decision_pb.DecideRequest(model="last_day", history=codec.encode_rows(rows))
+
+
+def _health(channel: grpc.Channel, service: str = "") -> int:
+    stub = health_pb2_grpc.HealthStub(channel)
+    return stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5).status
+
+
+@pytest.mark.parametrize("ready", [False, True])
+def test_health_is_per_service_and_waits_for_warmth(local_backend: LocalBackend, ready: bool) -> None:
+    server = background_server(local_backend, _settings(), ready=ready)
+    with server as address, grpc.insecure_channel(address) as channel:
+        for service in ("", *SERVICES):
+            assert _health(channel, service) == (1 if ready else 2)
+        with pytest.raises(grpc.RpcError) as caught:
+            _health(channel, "other")
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_reflection_lists_and_describes_the_services(local_backend: LocalBackend) -> None:
+    with background_server(local_backend, _settings()) as address, grpc.insecure_channel(address) as channel:
+        database = ProtoReflectionDescriptorDatabase(channel)
+        assert set(SERVICES) < set(database.get_services())
+        found = database.FindFileContainingSymbol("hedgecast.rpc.v1.DecisionService")
+        assert found.service[0].method[0].name == "Decide"
+
+
+def test_more_than_the_limit_is_refused_with_a_delay_while_health_answers(rows: NamedRows) -> None:
+    backend = Waiting()
+    settings = _settings(max_concurrent_requests=2, retry_delay_seconds=0.25)
+    with background_server(backend, settings) as address, grpc.insecure_channel(address) as channel:
+        stub = decision_grpc.DecisionServiceStub(channel)
+        first = [stub.Decide.future(_request(rows), timeout=20) for _ in range(2)]
+        for _ in first:
+            assert backend.begun.acquire(timeout=10)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Decide(_request(rows), timeout=5)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert _detail(caught.value, error_details_pb2.RetryInfo).retry_delay.nanos == 250_000_000
+        assert _detail(caught.value, error_details_pb2.ErrorInfo).reason == "OVERLOADED"
+        assert _health(channel) == 1
+        backend.go.set()
+        for call in first:
+            assert call.exception(timeout=10).code() is grpc.StatusCode.INTERNAL
+            assert "secret" not in str(call.trailing_metadata()) + call.details()
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Decide(_request(rows), timeout=5)
+        assert caught.value.code() is grpc.StatusCode.INTERNAL, "the slots are free again"
+
+
+def test_an_internal_error_is_logged_under_the_id_that_is_sent(
+    rows: NamedRows, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = Waiting()
+    backend.go.set()
+    with (
+        background_server(backend, _settings()) as address,
+        Client(address, retries=0) as client,
+        pytest.raises(errors.ServiceError, match="internal error; quote incident") as caught,
+    ):
+        client.decide("last_day", history=rows.columns, history_times=rows.times)
+    logged = [
+        record for record in caplog.records if str(caught.value.facts["incident"]) in record.getMessage()
+    ]
+    assert logged[0].exc_info is not None
+    assert "secret of the backend" in str(logged[0].exc_info[1])
+
+
+@pytest.mark.parametrize("how", ["cancel", "deadline"])
+def test_work_stops_when_nobody_waits(rows: NamedRows, how: str) -> None:
+    backend = Waiting()
+    with background_server(backend, _settings()) as address, grpc.insecure_channel(address) as channel:
+        stub = decision_grpc.DecisionServiceStub(channel)
+        call = stub.Decide.future(_request(rows), timeout=0.5 if how == "deadline" else 20)
+        assert backend.begun.acquire(timeout=10)
+        if how == "cancel":
+            call.cancel()
+        assert backend.cancelled.wait(timeout=10)
+
+
+def test_the_servers_default_deadline_applies_to_callers_without_one(rows: NamedRows) -> None:
+    settings = _settings(default_deadline_seconds=0.1)
+    with background_server(Waiting(), settings) as address, grpc.insecure_channel(address) as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            decision_grpc.DecisionServiceStub(channel).Decide(_request(rows))
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert _detail(caught.value, error_details_pb2.ErrorInfo).reason == "DEADLINE_EXCEEDED"
+
+
+def test_a_request_under_way_finishes_when_the_server_stops(rows: NamedRows) -> None:
+    backend = Waiting()
+    with contextlib.ExitStack() as stack:
+        with background_server(backend, _settings()) as address:
+            channel = stack.enter_context(grpc.insecure_channel(address))
+            call = decision_grpc.DecisionServiceStub(channel).Decide.future(_request(rows), timeout=20)
+            assert backend.begun.acquire(timeout=10)
+            timer = threading.Timer(0.3, backend.go.set)
+            timer.start()
+        # The block is left, so the server has stopped: with the handler's own outcome, not cancelled.
+        assert call.exception(timeout=5).code() is grpc.StatusCode.INTERNAL
+        assert not backend.cancelled.is_set()
+        timer.join()
+
+
+def test_a_request_that_takes_longer_than_the_drain_is_cut_off(rows: NamedRows) -> None:
+    backend = Waiting()
+    with contextlib.ExitStack() as stack:
+        with background_server(backend, _settings(drain_seconds=0.2)) as address:
+            channel = stack.enter_context(grpc.insecure_channel(address))
+            call = decision_grpc.DecisionServiceStub(channel).Decide.future(_request(rows), timeout=20)
+            assert backend.begun.acquire(timeout=10)
+        assert call.exception(timeout=5) is not None
+        assert backend.cancelled.wait(timeout=5)
+
+
+def test_a_message_over_the_limit_is_refused(local_backend: LocalBackend, rows: NamedRows) -> None:
+    settings = _settings(max_message_bytes=2048)
+    with background_server(local_backend, settings) as address, Client(address, retries=0) as client:
+        assert client.models()
+        with pytest.raises(errors.OverloadedError, match="larger than max"):
+            client.decide("x" * 4096, history=rows.columns, history_times=rows.times)
+
+
+def test_a_taken_port_is_one_clear_error(local_backend: LocalBackend) -> None:
+    with background_server(local_backend, _settings()) as address:
+        taken = load_settings(port=int(address.rpartition(":")[2]))
+        with (
+            pytest.raises(errors.ConfigError, match="cannot listen on"),
+            background_server(local_backend, taken),
+        ):
+            pass
+
+
+def test_calls_need_a_token_where_one_is_asked_for(local_backend: LocalBackend, tmp_path: Path) -> None:
+    table = tmp_path / "tokens"
+    table.write_text(f"planner {hashlib.sha256(b'sesame').hexdigest()}\n")
+    with background_server(local_backend, _settings(token_file=table)) as address:
+        with Client(address, token="sesame") as client:
+            assert client.models()
+        for token in (None, "wrong"):
+            with Client(address, token=token) as client, pytest.raises(errors.UnauthenticatedError):
+                client.models()
+        with grpc.insecure_channel(address) as channel:
+            assert _health(channel) == 1
+
+
+def test_mutual_tls(local_backend: LocalBackend, tmp_path: Path) -> None:
+    issue = _authority(tmp_path)
+    settings = _settings(
+        tls_certificate=issue("server"), tls_key=tmp_path / "server.key", tls_client_ca=tmp_path / "ca.pem"
+    )
+    ca = tmp_path / "ca.pem"
+    known = TlsFiles(authorities=ca, certificate=issue("client"), key=tmp_path / "client.key")
+    with background_server(local_backend, settings) as address:
+        with Client(address, tls=known) as client:
+            assert client.models()
+        for tls in (None, TlsFiles(authorities=ca)):
+            client = Client(address, tls=tls, retries=0, deadline_seconds=5)
+            with client, pytest.raises(errors.UnavailableError):
+                client.models()
+
+
+def _detail(error: grpc.RpcError, kind: type) -> object:
+    status = rpc_status.from_call(error)
+    assert status is not None
+    for detail in status.details:
+        if detail.Is(kind.DESCRIPTOR):
+            found = kind()
+            detail.Unpack(found)
+            return found
+    raise AssertionError(f"no {kind.__name__} in {status}")
+
+
+def _authority(folder: Path) -> Callable[[str], Path]:
+    """A function that issues a loopback certificate and writes NAME.pem and NAME.key; ca.pem vouches."""
+    ca_key = ec.generate_private_key(ec.SECP256R1())
+    ca_name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test authority")])
+    now = datetime.datetime.now(datetime.UTC)
+
+    def certificate(name: x509.Name, key: ec.EllipticCurvePrivateKey, *, authority: bool) -> bytes:
+        names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(ca_name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(minutes=1))
+            .not_valid_after(now + datetime.timedelta(hours=1))
+            .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+            .add_extension(names, critical=False)
+        )
+        return builder.sign(ca_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    (folder / "ca.pem").write_bytes(certificate(ca_name, ca_key, authority=True))
+
+    def issue(who: str) -> Path:
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, who)])
+        (folder / f"{who}.pem").write_bytes(certificate(name, key, authority=False))
+        content = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        (folder / f"{who}.key").write_bytes(content)
+        return folder / f"{who}.pem"
+
+    return issue

@@ -1,0 +1,111 @@
+"""``hedgecast serve``: a model behind a gRPC port on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from hedgecast.core.errors import ConfigError, UnavailableError
+from hedgecast.service.backend import BundleReference
+from hedgecast.service.settings import load_settings
+from hedgecast_workers.local_service import host
+from hedgecast_workers.plan import ServePlan
+
+_POLL_SECONDS = 1.0
+
+
+def serve(
+    bundle: Annotated[Path | None, typer.Option(help="Folder of a bundle.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="NAME, NAME@ALIAS or NAME@VERSION in the registry, instead of --bundle."),
+    ] = None,
+    registry: Annotated[
+        str | None,
+        typer.Option(help="Directory of the registry, or address of an MLflow server; else $HEDGECAST_HOME."),
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port; 0 lets the system choose. Default: $HEDGECAST_PORT, else 50051.")
+    ] = None,
+    num_denoisers: Annotated[int, typer.Option(min=1, help="Replicas that draw scenarios.")] = 1,
+    num_solvers: Annotated[int, typer.Option(min=1, help="Replicas that solve.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the address as one JSON object.")] = False,
+) -> None:
+    """Serve a model until Ctrl-C or SIGTERM; requests under way finish, then everything is stopped.
+
+    Where it listens, TLS, tokens and limits come from the environment: `HEDGECAST_HOST`,
+    `HEDGECAST_TLS_CERTIFICATE`, `HEDGECAST_TOKEN_FILE` and so on.
+
+    For example:
+
+        hedgecast serve --model german_grid@champion
+
+        hedgecast serve --bundle runs/demo/bundle --port 0 --json
+    """
+    if (bundle is None) == (model is None):
+        raise ConfigError("give either --bundle FOLDER or --model NAME@ALIAS")
+    changes = {} if port is None else {"port": port}
+    settings = load_settings(**changes)
+    console = Console(stderr=True)
+    with _signals_as_interrupts(), tempfile.TemporaryDirectory(prefix="hedgecast-") as folder:
+        try:
+            if bundle is not None:
+                reference = BundleReference(folder=bundle.resolve())
+            else:
+                reference = _fetch(str(model), registry, Path(folder))
+            plan = ServePlan(
+                bundle=reference, settings=settings, num_denoisers=num_denoisers, num_solvers=num_solvers
+            )
+            with contextlib.ExitStack() as stack:
+                with console.status(f"starting Ray and warming up {model or bundle}"):
+                    running = stack.enter_context(host(plan))
+                _announce(running.address, as_json=as_json)
+                while not running.ended(_POLL_SECONDS):
+                    pass
+                raise UnavailableError("the service ended by itself: its Ray was killed or crashed")
+        except KeyboardInterrupt:
+            console.print("stopped")
+
+
+def _fetch(model: str, registry: str | None, folder: Path) -> BundleReference:
+    # MLflow takes seconds to import and is not needed for a bundle in a folder.
+    from hedgecast.registry.store import ModelStore
+
+    store = ModelStore(registry)
+    version = store.resolve(model)
+    return BundleReference(
+        folder=store.fetch(version.reference, folder).folder,
+        name=version.name,
+        version=str(version.version),
+        aliases=version.aliases,
+    )
+
+
+def _announce(address: str, *, as_json: bool) -> None:
+    print(json.dumps({"address": address}) if as_json else f"serving on {address}; Ctrl-C stops", flush=True)
+
+
+@contextlib.contextmanager
+def _signals_as_interrupts() -> Iterator[None]:
+    """The first SIGTERM or SIGINT raises KeyboardInterrupt; later ones do not disturb the clean-up."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+
+    def interrupt(*_: object) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = [signal.signal(number, interrupt) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
