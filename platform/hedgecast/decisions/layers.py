@@ -270,7 +270,7 @@ def check_solver(solver: str) -> str | None:
         (answer,) = CvxpyLayer(problem, [values], [z], solver=solver)(torch.as_tensor(y))
     except ImportError as error:
         return f"solver {solver} of cvxpylayers is not installed: {error}"
-    except (RuntimeError, ValueError, diffcp.SolverError) as error:
+    except (RuntimeError, ValueError, cp.SolverError, diffcp.SolverError) as error:
         return f"solver {solver} of cvxpylayers fails on the check program: {error}"
     values.value = y
     problem.solve(solver=cp.CLARABEL)
