@@ -22,7 +22,7 @@ from hedgecast.core.errors import BundleError, ConfigError, ShapeError
 from hedgecast.diffusion.denoiser import Denoiser
 from hedgecast.diffusion.samplers import STEPS, Velocity, integrate
 from hedgecast.diffusion.schedule import sampling_times
-from hedgecast.diffusion.whitening import Whitening, WhiteningReport
+from hedgecast.diffusion.whitening import Location, Whitening, WhiteningReport
 
 _FORMAT = 1
 
@@ -69,6 +69,8 @@ class Generator(nn.Module):
         context: Float[Tensor, "B C"],
         targets: Float[Tensor, "B T F"],
         generator: torch.Generator,
+        *,
+        spread: Float[Tensor, " C"] | None = None,
     ) -> tuple[Self, WhiteningReport]:
         """A generator with statistics of the training days, which draws Gaussian residuals until trained.
 
@@ -80,6 +82,8 @@ class Generator(nn.Module):
             Training days only, in the order of time; raw features, targets in units.
         generator : torch.Generator
             Source of the network's first weights.
+        spread : Tensor, optional
+            Positive scale of each feature over the same days; its standard deviation if left out.
 
         Returns
         -------
@@ -92,7 +96,7 @@ class Generator(nn.Module):
             num_steps=targets.shape[1],
             num_series=targets.shape[2],
         )
-        report = model.whitening.fit(context, targets.flatten(1), config.whitening)
+        report = model.whitening.fit(context, targets.flatten(1), config.whitening, spread)
         model.denoiser.initialize(generator)
         return model, report
 
@@ -101,6 +105,7 @@ class Generator(nn.Module):
         context: Float[Tensor, "B C"],
         noise: Float[Tensor, "B S D"],
         *,
+        location: Location | None = None,
         grad_steps: int | None = None,
         checkpointed: bool = False,
     ) -> Float[Tensor, "B S T F"]:
@@ -112,6 +117,8 @@ class Generator(nn.Module):
             Raw features.
         noise : Tensor
             Standard normal.
+        location : Location, optional
+            Mean and size to use instead of the model's own: those of a fit that has not seen these days.
         grad_steps, checkpointed
             As in `integrate`.
         """
@@ -124,7 +131,9 @@ class Generator(nn.Module):
             grad_steps=grad_steps,
             checkpointed=checkpointed,
         )
-        return self._paths(whitened, standardized)
+        if location is None:
+            location = self.whitening.location(standardized)
+        return self._paths(whitened, location)
 
     def forward(
         self, context: Float[Tensor, "B C"], noise: Float[Tensor, "B S D"]
@@ -176,7 +185,12 @@ class Generator(nn.Module):
         self, context: Float[Tensor, "B C"], state: Float[Tensor, "B S D"]
     ) -> Float[Tensor, "B S T F"]:
         """Paths in units from whitened residuals at time 0."""
-        return self._paths(self._cast(state), self.whitening.standardized(self._cast(context)))
+        standardized = self.whitening.standardized(self._cast(context))
+        return self._paths(self._cast(state), self.whitening.location(standardized))
+
+    def whiten(self, context: Float[Tensor, "B C"], targets: Float[Tensor, "B T F"]) -> Float[Tensor, "B D"]:
+        """Whitened residuals of days outside training."""
+        return self.whitening.whiten(self._cast(targets.flatten(1)), self._cast(context))
 
     def encode(self, context: Float[Tensor, "B C"]) -> Float[Tensor, "B E"]:
         """What the denoiser takes for raw contexts: once per day, for any number of noised samples."""
@@ -220,8 +234,8 @@ class Generator(nn.Module):
     def _velocity(self, standardized: Tensor) -> Velocity:
         return functools.partial(self.denoiser, encoded=self._encode(standardized))
 
-    def _paths(self, whitened: Tensor, standardized: Tensor) -> Tensor:
-        days = self.whitening.unwhiten(whitened, standardized)
+    def _paths(self, whitened: Tensor, location: Location) -> Tensor:
+        days = self.whitening.unwhiten(whitened, location)
         return days.reshape(*days.shape[:2], self.num_steps, self.num_series)
 
     def _cast(self, values: Tensor) -> Tensor:

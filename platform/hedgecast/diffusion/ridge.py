@@ -96,11 +96,23 @@ def fit_ridge(
     num_blocks: int = 10,
     gap: int = 1,
     strengths: Sequence[float] = STRENGTHS,
+    spread: Float[Tensor, " C"] | None = None,
 ) -> RidgeFit:
     """The ridge whose strength has the least out-of-fold squared error.
 
     Rows are days in the order of time. Targets are compared in units of their own variance, so that
     series of different units weigh the same. Ties go to the stronger ridge.
+
+    Parameters
+    ----------
+    context, targets : Tensor
+        Raw features and what they explain.
+    num_blocks, gap : int
+        As in `blocks_of_days`.
+    strengths : sequence of float
+        Candidates.
+    spread : Tensor, optional
+        Positive scale of each feature, from the same days; its standard deviation if left out.
 
     Raises
     ------
@@ -116,24 +128,28 @@ def fit_ridge(
     variance = torch.where(variance > 0, variance, torch.ones_like(variance))
     held_out = torch.stack([torch.full_like(targets, torch.nan) for _ in strengths])
     for rows, fitted in blocks_of_days(len(context), num_blocks, gap):
-        for index, linear in enumerate(_solve(context[fitted], targets[fitted], strengths)):
+        for index, linear in enumerate(_solve(context[fitted], targets[fitted], strengths, spread)):
             held_out[index, rows] = linear(context[rows])
     scores = ((held_out - targets).square().mean(dim=1) / variance).mean(dim=1).tolist()
     best = min(range(len(strengths)), key=lambda index: (scores[index], -strengths[index]))
     return RidgeFit(
-        linear=_solve(context, targets, strengths[best : best + 1])[0],
+        linear=_solve(context, targets, strengths[best : best + 1], spread)[0],
         strength=strengths[best],
         held_out=held_out[best],
         errors=dict(zip(strengths, scores, strict=True)),
     )
 
 
-def _solve(context: Tensor, targets: Tensor, strengths: Sequence[float]) -> list[Linear]:
+def _solve(
+    context: Tensor, targets: Tensor, strengths: Sequence[float], fixed_spread: Tensor | None
+) -> list[Linear]:
     """Equation (1) for each strength, by one singular value decomposition."""
     center = context.mean(dim=0)
     spread = context.std(dim=0, unbiased=False)
     constant = spread <= 1e-12 * (1.0 + center.abs())
     spread = torch.where(constant, torch.ones_like(spread), spread)
+    if fixed_spread is not None:
+        spread = fixed_spread.to(context)
     scaled = torch.where(constant, torch.zeros_like(context), (context - center) / spread)
     intercept = targets.mean(dim=0)
     left, singular, right = torch.linalg.svd(scaled, full_matrices=False)

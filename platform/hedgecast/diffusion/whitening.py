@@ -21,7 +21,21 @@ from torch import Tensor, nn
 
 from hedgecast.core import config as core_config
 from hedgecast.core.errors import ConfigError, DataError
-from hedgecast.diffusion.ridge import Linear, RidgeFit, fit_ridge
+from hedgecast.diffusion.ridge import STRENGTHS, Linear, RidgeFit, fit_ridge
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Location:
+    """Where days lie and how wide they are, before anything is drawn."""
+
+    mean: Tensor
+    """(B, D) in units."""
+    size: Tensor
+    """(B, 1), positive."""
+
+    def rows(self, index: Tensor) -> Location:
+        """The days at ``index``."""
+        return Location(self.mean[index], self.size[index])
 
 
 class Whitening(nn.Module):
@@ -33,7 +47,7 @@ class Whitening(nn.Module):
 
         num_blocks: int = 10
         """Held-out runs of days."""
-        gap_days: int = 1
+        gap_days: int = 7
         """Days left out on both sides of a run."""
         conditional_size: bool = True
         """Let the size of residuals depend on the context."""
@@ -78,12 +92,13 @@ class Whitening(nn.Module):
         log_size = self.size_intercept + standardized @ self.size_weight
         return torch.exp(torch.clamp(log_size, self.size_range[0], self.size_range[1]))
 
-    def unwhiten(
-        self, whitened: Float[Tensor, "B S D"], standardized: Float[Tensor, "B C"]
-    ) -> Float[Tensor, "B S D"]:
+    def location(self, standardized: Float[Tensor, "B C"]) -> Location:
+        """Mean and size of days, by the fit on all training days."""
+        return Location(self.mean(standardized), self.size(standardized))
+
+    def unwhiten(self, whitened: Float[Tensor, "B S D"], location: Location) -> Float[Tensor, "B S D"]:
         """Days in units, equation (1)."""
-        residuals = self.size(standardized).unsqueeze(1) * (whitened @ self.factor.T)
-        return self.mean(standardized).unsqueeze(1) + residuals
+        return location.mean.unsqueeze(1) + location.size.unsqueeze(1) * (whitened @ self.factor.T)
 
     def whiten(self, targets: Float[Tensor, "B D"], context: Float[Tensor, "B C"]) -> Float[Tensor, "B D"]:
         """Whitened residuals, the e of equation (1), for days outside training."""
@@ -93,9 +108,22 @@ class Whitening(nn.Module):
 
     @torch.no_grad()
     def fit(
-        self, context: Float[Tensor, "B C"], targets: Float[Tensor, "B D"], config: Config
+        self,
+        context: Float[Tensor, "B C"],
+        targets: Float[Tensor, "B D"],
+        config: Config,
+        spread: Float[Tensor, " C"] | None = None,
     ) -> WhiteningReport:
         """Set every statistic from training days in the order of time.
+
+        Parameters
+        ----------
+        context, targets : Tensor
+            Raw features, and days in units.
+        config : Whitening.Config
+            How.
+        spread : Tensor, optional
+            As in `fit_ridge`.
 
         Returns
         -------
@@ -107,19 +135,20 @@ class Whitening(nn.Module):
         DataError
             Too few days, values that are not finite, or a target without any variation.
         """
-        mean = fit_ridge(context, targets, num_blocks=config.num_blocks, gap=config.gap_days)
+        mean = fit_ridge(context, targets, num_blocks=config.num_blocks, gap=config.gap_days, spread=spread)
         residuals = targets.double() - mean.held_out
         log_size = 0.5 * residuals.square().mean(dim=1, keepdim=True).log()
         if not bool(torch.isfinite(log_size).all()):
             raise DataError("a training day is predicted without any error: is the target constant?")
-        size = _fit_size(context, log_size, config)
+        size = _fit_size(context, log_size, config, spread)
         low, high = torch.quantile(log_size, torch.tensor([0.01, 0.99], dtype=log_size.dtype)).tolist()
-        scaled = residuals / size.held_out.clamp(low, high).exp()
+        held_out = Location(mean.held_out, size.held_out.clamp(low, high).exp())
+        scaled = residuals / held_out.size
         factor = torch.linalg.cholesky(shrunk_covariance(scaled))
         self._store(mean.linear, size.linear, torch.tensor([low, high]), factor)
         return WhiteningReport(
             whitened=_solve_factor(factor, scaled),
-            held_out_mean=mean.held_out,
+            held_out=held_out,
             strength=mean.strength,
             size_explained=1.0 - size.errors[size.strength],
         )
@@ -145,8 +174,8 @@ class WhiteningReport:
 
     whitened: Tensor
     """(B, D): e of the training days, out-of-fold."""
-    held_out_mean: Tensor
-    """(B, D): out-of-fold mean of the training days, in units."""
+    held_out: Location
+    """Out-of-fold mean and size of the training days."""
     strength: float
     """Of the mean's ridge."""
     size_explained: float
@@ -178,11 +207,17 @@ def shrunk_covariance(rows: Float[Tensor, "B D"]) -> Float[Tensor, "D D"]:
     return deviation.unsqueeze(1) * shrunk * deviation
 
 
-def _fit_size(context: Tensor, log_size: Tensor, config: Whitening.Config) -> RidgeFit:
-    if config.conditional_size:
-        return fit_ridge(context, log_size, num_blocks=config.num_blocks, gap=config.gap_days)
-    # The strongest ridge that float64 can tell from none at all: every prediction is the mean.
-    return fit_ridge(context, log_size, num_blocks=config.num_blocks, gap=config.gap_days, strengths=(1e12,))
+def _fit_size(context: Tensor, log_size: Tensor, config: Whitening.Config, spread: Tensor | None) -> RidgeFit:
+    # A ridge so strong that every prediction is the mean stands for a size that ignores the context.
+    strengths = STRENGTHS if config.conditional_size else (1e12,)
+    return fit_ridge(
+        context,
+        log_size,
+        num_blocks=config.num_blocks,
+        gap=config.gap_days,
+        strengths=strengths,
+        spread=spread,
+    )
 
 
 def _solve_factor(factor: Tensor, rows: Tensor) -> Tensor:
