@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.metadata
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -207,6 +207,10 @@ class BlockSolution(Protocol):
         """(B, S, rows of V), nonnegative."""
 
     @property
+    def warm(self) -> Any:
+        """Where a later solve of nearby numbers may start; None where it cannot."""
+
+    @property
     def certificate(self) -> Tensor:
         """(B, S, rows of W, then of V): Farkas multipliers of infeasible members."""
 
@@ -227,8 +231,25 @@ class BlockBackend(Protocol):
         tolerance: float,
         max_iterations: int,
         smoothing: float,
+        warm_start: Any = None,
     ) -> BlockSolution:
-        """The solution of every member of the batch."""
+        """The solution of every member of the batch.
+
+        Parameters
+        ----------
+        problem : BlockProblem
+        probabilities : Tensor
+            (B, S).
+        risk : Risk
+        benchmarks : Tensor, optional
+            (B, S).
+        tolerance : float
+        max_iterations : int
+        smoothing : float
+            Barrier at which gradients are taken.
+        warm_start : optional
+            ``warm`` of an earlier solution of the same template and sizes.
+        """
         ...
 
 

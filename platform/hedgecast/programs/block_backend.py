@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -113,10 +114,12 @@ class ProgramBackend:
         self, program: TwoStageProgram, *, risk: Risk, smoothing: float, tolerance: float | None
     ) -> nn.Module:
         """A module (Inputs, benchmarks or None) -> (B, N)."""
-        return _BlockLayer(self.blocks, program, risk, smoothing, tolerance)
+        return BlockLayer(self.blocks, program, risk, smoothing, tolerance)
 
 
-class _BlockLayer(nn.Module):
+class BlockLayer(nn.Module):
+    """The layer of a block solver; with ``warm_start`` it begins where its thread's last call ended."""
+
     def __init__(
         self,
         blocks: BlockBackend,
@@ -129,8 +132,13 @@ class _BlockLayer(nn.Module):
         self.blocks, self.template, self.risk = blocks, _template(program), risk
         self.num_decision = program.num_decision
         self.smoothing, self.tolerance = smoothing, tolerance
+        self.warm_start = False
+        self._last = threading.local()
 
     def forward(self, inputs: Inputs, benchmarks: Tensor | None) -> Tensor:
+        """(B, N)."""
+        key = (inputs.uncertain.shape, inputs.uncertain.dtype, inputs.uncertain.device)
+        last_key, last = getattr(self._last, "solution", (None, None))
         found = self.blocks.solve_blocks(
             self.template.instantiate(inputs.uncertain, inputs.given),
             inputs.probabilities,
@@ -139,7 +147,10 @@ class _BlockLayer(nn.Module):
             tolerance=self.tolerance or _GRADIENT_TOLERANCE[inputs.uncertain.dtype],
             max_iterations=200,
             smoothing=self.smoothing,
+            warm_start=last if last_key == key else None,
         )
+        if self.warm_start:
+            self._last.solution = (key, found.warm)
         return found.x[:, : self.num_decision]
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hedgecast.core.errors import DependencyError, ProgramError
 from hedgecast.programs.backend import Backend, backend
+from hedgecast.programs.block_backend import BlockLayer
 from hedgecast.programs.results import wait_and_see_costs
 from hedgecast.programs.risk import Risk
 
@@ -34,6 +35,7 @@ class DecisionLayer(nn.Module):
         risk: Risk,
         smoothing: float,
         tolerance: float | None,
+        warm_start: bool,
     ) -> None:
         super().__init__()
         self.program = program
@@ -41,6 +43,10 @@ class DecisionLayer(nn.Module):
         self.tolerance = tolerance
         self.solver = _solver(program, backend, risk)
         self.inner = self.solver.layer(program, risk=risk, smoothing=smoothing, tolerance=tolerance)
+        if warm_start:
+            if not isinstance(self.inner, BlockLayer):
+                raise ProgramError(f"backend {self.solver.name!r} has no warm start: leave warm_start out")
+            self.inner.warm_start = True
 
     def forward(
         self, scenarios: Any, probabilities: Any = None, given: Mapping[str, Any] | None = None

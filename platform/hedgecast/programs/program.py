@@ -460,6 +460,7 @@ class TwoStageProgram:
         risk: Risk = EXPECTATION,
         smoothing: float = 0.0,
         tolerance: float | None = None,
+        warm_start: bool = False,
     ) -> nn.Module:
         """A module from (scenarios, probabilities, given) to flat decisions (B, N), differentiable in all.
 
@@ -472,10 +473,21 @@ class TwoStageProgram:
             Barrier at which gradients are taken, in units of cost; at zero they are those of the solver's
             last iterate, which differ between solvers at kinks.
         tolerance : float, optional
+            1e-8 in float64 and 1e-4 in float32 where left out.
+        warm_start : bool
+            Start each call where the last one of the same sizes ended, where the backend can; for data that
+            change little from call to call.
         """
         from hedgecast.programs.layer import DecisionLayer
 
-        return DecisionLayer(self, backend=backend, risk=risk, smoothing=smoothing, tolerance=tolerance)
+        return DecisionLayer(
+            self,
+            backend=backend,
+            risk=risk,
+            smoothing=smoothing,
+            tolerance=tolerance,
+            warm_start=warm_start,
+        )
 
     def __repr__(self) -> str:
         return (
