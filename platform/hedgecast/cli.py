@@ -20,12 +20,12 @@ from hedgecast.core.errors import HedgecastError
 from hedgecast.version import __version__
 
 _COMMANDS = {
-    "demo": "hedgecast.commands.demo:demo",
     "train": "hedgecast.commands.train:train",
     "backtest": "hedgecast.commands.backtest:backtest",
     "decide": "hedgecast.commands.decide:decide",
     "models": "hedgecast.commands.models:app",
     "solve": "hedgecast.commands.solve:solve",
+    "train-surrogate": "hedgecast.commands.train_surrogate:train_surrogate_command",
 }
 _ABOUT = "Scenarios by diffusion, decisions by stochastic programs, and what they will cost."
 
@@ -64,12 +64,18 @@ def main() -> None:
         sys.exit(2)
 
 
-def _root(
-    version: bool = typer.Option(False, "--version", help="Print the version and leave.", is_eager=True),
-) -> None:
-    if version:
+def _print_version(asked: bool) -> None:
+    if asked:
         print(__version__)
         raise typer.Exit
+
+
+def _root(
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and leave.", is_eager=True, callback=_print_version
+    ),
+) -> None:
+    del version
 
 
 def _homes() -> dict[str, str]:
