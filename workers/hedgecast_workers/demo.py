@@ -184,6 +184,8 @@ def _ask(
                 held += process.memory_info().rss / 2**20
             except psutil.NoSuchProcess:
                 continue
+    assert answer.scenarios is not None
+    np.save(output / "scenarios.npy", answer.scenarios.paths)
     return answer, held
 
 
@@ -258,7 +260,7 @@ def _page(
         },
         notes=(
             "Cost is that of the decision on the real day; regret is cost less that had the day been known.",
-            "Intervals: 95 %, paired by day against (b), moving blocks of 7 days. Below zero is better than (b).",
+            "Intervals: 95 %, paired by day against (b), blocks of 7 days. Below zero is better than (b).",
             "The point forecast is one scenario by nature; all others have the same number.",
         ),
     )
