@@ -22,20 +22,20 @@ _DENSE_SHARE = 0.2
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Linear:
-    """out = entries @ matrix.T without the zeros of ``matrix``."""
+    """entries @ matrix.T, without the zeros of ``matrix``."""
 
     matrix: sp.csr_array
     """(rows, entries)."""
 
-    def __call__(self, entries: Tensor) -> Tensor:
-        """(..., rows) for (..., entries)."""
+    def add_to(self, base: Tensor, entries: Tensor) -> Tensor:
+        """``base`` (..., rows) + (..., rows) product for entries (..., size)."""
         counts = np.diff(self.matrix.indptr)
         if counts.max(initial=0) <= 1:
-            return self._selected(entries, counts)
+            return self._add_selected(base, entries, counts)
         rows, size = self.matrix.shape
         if self.matrix.nnz >= _DENSE_SHARE * rows * size or rows * size <= 4096:
             dense = torch.as_tensor(self.matrix.toarray(), dtype=entries.dtype, device=entries.device)
-            return entries @ dense.T
+            return base + entries @ dense.T
         coo = self.matrix.tocoo()
         sparse = torch.sparse_coo_tensor(
             torch.as_tensor(np.stack([coo.row, coo.col]), dtype=torch.int64, device=entries.device),
@@ -43,23 +43,15 @@ class Linear:
             (rows, size),
             check_invariants=False,
         )
-        flat = entries.reshape(-1, size)
-        product: Tensor = torch.sparse.mm(sparse, flat.T)
-        return product.T.reshape(*entries.shape[:-1], rows)
+        product: Tensor = torch.sparse.mm(sparse, entries.reshape(-1, size).T)
+        return base + product.T.reshape(*entries.shape[:-1], rows)
 
-    def _selected(self, entries: Tensor, counts: np.ndarray) -> Tensor:
-        """The product where every row has one entry at most: a gather."""
-        rows = self.matrix.shape[0]
-        index = np.zeros(rows, dtype=np.int64)
-        factor = np.zeros(rows)
-        present = counts > 0
-        index[present] = self.matrix.indices
-        factor[present] = self.matrix.data
-        identity = rows == self.matrix.shape[1] and np.array_equal(index, np.arange(rows))
-        picked = entries if identity else entries[..., torch.as_tensor(index, device=entries.device)]
-        if np.all(factor == 1.0):
-            return picked
-        return picked * torch.as_tensor(factor, dtype=entries.dtype, device=entries.device)
+    def _add_selected(self, base: Tensor, entries: Tensor, counts: np.ndarray) -> Tensor:
+        """The sum where every row of the matrix has one entry at most: a gather and one pass."""
+        index, factor = np.zeros(counts.size, dtype=np.int64), np.zeros(counts.size)
+        index[counts > 0], factor[counts > 0] = self.matrix.indices, self.matrix.data
+        weights = torch.as_tensor(factor, dtype=entries.dtype, device=entries.device)
+        return torch.addcmul(base, _picked(entries, index), weights)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -91,9 +83,9 @@ class AffineArray:
         """(1 or B, 1 or S, rows) for uncertain (B, S, D) and given (1 or B, K)."""
         out = torch.as_tensor(self.constant, dtype=given.dtype, device=given.device)[None, None, :]
         if self.given is not None:
-            out = out + self.given(given)[:, None, :]
+            out = self.given.add_to(out, given[:, None, :])
         if self.uncertain is not None:
-            out = out + self.uncertain(uncertain)
+            out = self.uncertain.add_to(out, uncertain)
         return out
 
 
@@ -136,14 +128,21 @@ class QuadraticNumber:
         return out
 
     def _products(self, among: np.ndarray, uncertain: Tensor, given: Tensor, both: bool) -> Tensor:
-        if both:
+        left, right, factor = self.left[among], self.right[among], self.factor[among]
+        shift, entries = 0, uncertain
+        if not both:
+            shift, entries = uncertain.shape[2], given[:, None, :]
+        elif max(left.max(), right.max()) >= uncertain.shape[2]:
             spread = given[:, None, :].expand(uncertain.shape[0], uncertain.shape[1], given.shape[1])
-            entries = torch.cat([uncertain, spread], dim=2) if given.shape[1] else uncertain
-            shift = 0
-        else:
-            entries, shift = given[:, None, :], uncertain.shape[2]
-        left, right = (
-            torch.as_tensor(side[among] - shift, device=given.device) for side in (self.left, self.right)
-        )
-        factor = torch.as_tensor(self.factor[among], dtype=given.dtype, device=given.device)
-        return (entries[..., left] * entries[..., right]) @ factor
+            entries = torch.cat([uncertain, spread], dim=2)
+        weights = torch.as_tensor(factor, dtype=given.dtype, device=given.device)
+        first = _picked(entries, left - shift)
+        second = first if np.array_equal(left, right) else _picked(entries, right - shift)
+        return (first * second) @ weights
+
+
+def _picked(entries: Tensor, index: np.ndarray) -> Tensor:
+    """``entries[..., index]``, without a copy where that is all of them in order."""
+    if index.size == entries.shape[-1] and np.array_equal(index, np.arange(index.size)):
+        return entries
+    return entries[..., torch.as_tensor(index, device=entries.device)]
