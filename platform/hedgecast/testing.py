@@ -43,6 +43,9 @@ name = "generation_scheduling"
 ramp_limit = 4.0
 capacity = 80.0
 
+[program.units]
+schedule = "GW"
+
 [learning]
 method = "diffusion"
 """

@@ -100,6 +100,7 @@ def test_the_service_answers_as_the_bundle_does_in_this_process(
     np.testing.assert_allclose(served.decision["schedule"], expected.decision["schedule"], rtol=1e-6)
     assert served.expected_regret == pytest.approx(expected.expected_regret, rel=1e-6)
     assert served.times[0] == np.datetime64("2021-02-09T23:00", "ns")
+    assert served.units == {"schedule": "GW"}
     assert served.model_fingerprint == tiny.bundle.manifest.fingerprint
     # The plan keeps the ramp limit of the study.
     assert np.abs(np.diff(served.decision["schedule"])).max() <= 4.0 + 1e-6

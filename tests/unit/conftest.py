@@ -17,6 +17,7 @@ from hedgecast.registry.session import Context
 from hedgecast.rpc.codec import NamedRows
 from hedgecast.scenarios.scenario_set import ScenarioSet
 from hedgecast.service.backend import ArraySpec, ColumnSpec, ModelDescription, ProgramDescription
+from hedgecast.service.bundles import warm_up
 from hedgecast.service.decide import ServedModel
 from hedgecast.service.local import LocalBackend, LocalModel
 
@@ -94,6 +95,9 @@ def local_model() -> LocalModel:
         series=(ColumnSpec(name="load", unit="GW"),),
     )
     served = ServedModel(description=description, source=source, program=newsvendor)
+    # Compiled kernels take a minute on a machine that has none: before any deadline runs.
+    context = Context(np.full(STEPS, 40.0), 0, np.arange(STEPS).astype("datetime64[ns]"), np.arange(STEPS))
+    warm_up(served, context, source.draw(context, 8, 0))
     return LocalModel(model=served, draw=source.draw)
 
 

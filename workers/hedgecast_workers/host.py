@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -28,7 +29,8 @@ from hedgecast_workers.serve import APPLICATION, application
 
 _LOOPBACK = "127.0.0.1"
 _OBJECT_STORE_BYTES = 256 * 2**20
-_START_SECONDS = 180.0
+# The first solve on a machine compiles kernels, for a minute or two where cores are busy.
+_START_SECONDS = 300.0
 # For the gateway and the controller; Ray only counts CPUs, and replicas ask for fractions of one.
 _SPARE_CPUS = 4
 _QUIET = {"log_level": "WARNING", "enable_access_log": False}
@@ -45,9 +47,14 @@ def main() -> int:
     plan = ServePlan.model_validate_json(sys.stdin.readline())
     threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
     try:
-        with _private_ray(plan, Path(sys.argv[1])), _served(plan) as address:
-            _say(said, {"address": address})
-            stop.wait()
+        with ThreadPoolExecutor(1) as pool:
+            # While Ray starts: a damaged bundle is then one error here, not the last of a replica's retries.
+            checked = pool.submit(_open_bundle, plan.bundle.folder)
+            with _private_ray(plan, Path(sys.argv[1])):
+                checked.result()
+                with _served(plan) as address:
+                    _say(said, {"address": address})
+                    stop.wait()
     except HedgecastError as error:
         _say(said, {"reason": error.reason, "message": str(error)})
         return 1
@@ -56,6 +63,13 @@ def main() -> int:
 
 def _say(said: TextIO, record: dict[str, str]) -> None:
     print(json.dumps(record), file=said, flush=True)
+
+
+def _open_bundle(folder: Path) -> None:
+    # Takes seconds to import, and only to check.
+    from hedgecast.registry.bundle import Bundle
+
+    Bundle.open(folder)
 
 
 def _stop_at_end_of_input(stop: threading.Event) -> None:

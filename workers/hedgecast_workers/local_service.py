@@ -23,7 +23,8 @@ from hedgecast.service.backend import BundleReference
 from hedgecast.service.settings import ServiceSettings, load_settings
 from hedgecast_workers.plan import ServePlan
 
-_START_SECONDS = 240.0
+# Longer than the host itself waits, so that it is the host who says why.
+_START_SECONDS = 360.0
 _STOP_SECONDS = 30.0
 _POLL_SECONDS = 0.1
 _SHOWN_LOG_LINES = 15
@@ -58,7 +59,7 @@ def local_service(
     Raises
     ------
     BundleError
-        The folder holds no bundle.
+        The folder holds no bundle, or a damaged one.
     UnavailableError
         The service did not start; the message has the reason.
     """
@@ -159,7 +160,7 @@ def _address(process: subprocess.Popen[str], plan: ServePlan, log: Path) -> str:
         raise UnavailableError(f"the service's process {what}; its last lines:\n{tail}")
     record = json.loads(line)
     if "address" not in record:
-        kinds: dict[str, type[HedgecastError]] = {ConfigError.reason: ConfigError}
+        kinds: dict[str, type[HedgecastError]] = {cls.reason: cls for cls in (BundleError, ConfigError)}
         raise kinds.get(record["reason"], UnavailableError)(record["message"])
     return str(record["address"])
 

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -121,9 +121,9 @@ def _describe_program(bundle: Bundle, program: TwoStageProgram) -> ProgramDescri
         name=program.name,
         version=__version__,
         fingerprint=_program_fingerprint(bundle.manifest.program, bundle.manifest.files.get(PROGRAM_FILE)),
-        decision=_specs(program.decision),
-        uncertain=_specs(program.uncertain),
-        given=_specs(program.given),
+        decision=_specs(program.decision, bundle.program.units),
+        uncertain=_specs(program.uncertain, bundle.program.units),
+        given=_specs(program.given, bundle.program.units),
     )
 
 
@@ -133,5 +133,8 @@ def _program_fingerprint(config: ProgramConfig, file_digest: str | None) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _specs(leaves: tuple[Any, ...]) -> tuple[ArraySpec, ...]:
-    return tuple(ArraySpec(name=leaf.name(), shape=tuple(leaf.shape)) for leaf in leaves)
+def _specs(leaves: tuple[Any, ...], units: Mapping[str, str]) -> tuple[ArraySpec, ...]:
+    return tuple(
+        ArraySpec(name=leaf.name(), shape=tuple(leaf.shape), unit=units.get(leaf.name(), ""))
+        for leaf in leaves
+    )

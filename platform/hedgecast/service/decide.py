@@ -102,7 +102,7 @@ def check_given(query: DecideQuery, program: TwoStageProgram) -> None:
                 f"{field} has shape {list(value.shape)}: {program.name} needs {list(parameter.shape)}",
                 field=field,
             )
-        if parameter.is_nonneg() and value.min() < 0 or parameter.is_nonpos() and value.max() > 0:
+        if (parameter.is_nonneg() and value.min() < 0) or (parameter.is_nonpos() and value.max() > 0):
             sign = "negative" if parameter.is_nonneg() else "positive"
             worst = value.min() if parameter.is_nonneg() else value.max()
             raise DataError(

@@ -15,7 +15,7 @@ from torch import Tensor
 from hedgecast.core.errors import NotConvergedError, SolveError
 from hedgecast.programs.measures import conditional_value_at_risk, expectation
 from hedgecast.programs.program import TwoStageProgram
-from hedgecast.programs.risk import EXPECTATION
+from hedgecast.programs.risk import EXPECTATION, Risk
 from hedgecast.programs.solution import Decision
 from hedgecast.registry.session import Context
 from hedgecast.scenarios.scenario_set import ScenarioSet
@@ -35,6 +35,8 @@ from hedgecast.service.statistics import quantiles, standard_error
 
 # Under this many scenarios a tail's mean is mostly noise.
 _FEWEST_IN_TAIL = 5.0
+# Whoever recomputes an answer with another solver shall agree to 1e-6; about one iteration more than 1e-7.
+_TOLERANCE = 1e-8
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,6 +47,11 @@ class _Problem:
     weights: Tensor
     """(1, S)."""
     given: Mapping[str, Tensor]
+
+    def solve(self, risk: Risk) -> Decision:
+        """The best decision; SolveError where there is none."""
+        decision = self.program.solve(self.values, self.weights, self.given, risk=risk, tolerance=_TOLERANCE)
+        return decision.require_optimal()
 
 
 def conclude(
@@ -104,7 +111,7 @@ def solve_query(
     problem = _Problem(program, scenarios.values.double(), scenarios.weights().double(), given)
     budget.check("the solve")
     started = time.perf_counter()
-    decision = program.solve(problem.values, problem.weights, given, risk=query.risk).require_optimal()
+    decision = problem.solve(query.risk)
     solved = time.perf_counter()
     budget.check("the statistics")
     statistics = _statistics(query, problem, decision, budget)
@@ -134,7 +141,7 @@ def _statistics(query: DecideQuery, problem: _Problem, decision: Decision, budge
     regrets = costs - best
     expected_cost, expected_best = float(expectation(costs, weight)), float(expectation(best, weight))
     budget.check("the plan without risk aversion")
-    least = expected_cost if query.risk.neutral else _least_expected_cost(problem)
+    least = expected_cost if query.risk.neutral else float(problem.solve(EXPECTATION).objective[0])
     budget.check("the plan for the mean scenario")
     mean_plan_cost = _mean_plan_cost(problem)
     levels, tail = query.quantile_levels, query.tail_level
@@ -155,7 +162,7 @@ def _statistics(query: DecideQuery, problem: _Problem, decision: Decision, budge
 
 def _best_costs(problem: _Problem) -> Tensor:
     """(S,) least cost under each scenario."""
-    best = problem.program.wait_and_see(problem.values, problem.given)[0]
+    best = problem.program.wait_and_see(problem.values, problem.given, tolerance=_TOLERANCE)[0]
     unsolved = torch.nonzero(~torch.isfinite(best))[:, 0]
     if unsolved.numel():
         raise NotConvergedError(
@@ -166,16 +173,11 @@ def _best_costs(problem: _Problem) -> Tensor:
     return best
 
 
-def _least_expected_cost(problem: _Problem) -> float:
-    neutral = problem.program.solve(problem.values, problem.weights, problem.given, risk=EXPECTATION)
-    return float(neutral.require_optimal().objective[0])
-
-
 def _mean_plan_cost(problem: _Problem) -> float:
     """Expected cost of the plan for the mean scenario; infinite where there is none."""
     mean = torch.einsum("bs,bsd->bd", problem.weights, problem.values)[:, None]
     try:
-        plan = problem.program.solve(mean, None, problem.given).require_optimal()
+        plan = problem.program.solve(mean, None, problem.given, tolerance=_TOLERANCE).require_optimal()
     except SolveError:
         return math.inf
     costs = problem.program.value(plan.values, problem.values, problem.given)[0]

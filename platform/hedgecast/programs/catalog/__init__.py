@@ -27,6 +27,8 @@ class ProgramConfig(Config):
     """A Python file that defines ``build(num_steps, **parameters)`` or ``program``."""
     parameters: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Keyword arguments of ``build``."""
+    units: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Unit of each decision variable and given parameter by name: shown, never computed with."""
 
     def __post_init__(self) -> None:
         if (self.name is None) == (self.path is None):
