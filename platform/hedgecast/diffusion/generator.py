@@ -22,7 +22,7 @@ from hedgecast.core.errors import BundleError, ConfigError, ShapeError
 from hedgecast.diffusion.denoiser import Denoiser
 from hedgecast.diffusion.samplers import STEPS, Velocity, integrate
 from hedgecast.diffusion.schedule import sampling_times
-from hedgecast.diffusion.whitening import Location, Whitening, WhiteningReport
+from hedgecast.diffusion.whitening import Whitening, WhiteningReport
 
 _FORMAT = 1
 
@@ -105,7 +105,6 @@ class Generator(nn.Module):
         context: Float[Tensor, "B C"],
         noise: Float[Tensor, "B S D"],
         *,
-        location: Location | None = None,
         grad_steps: int | None = None,
         checkpointed: bool = False,
     ) -> Float[Tensor, "B S T F"]:
@@ -117,8 +116,6 @@ class Generator(nn.Module):
             Raw features.
         noise : Tensor
             Standard normal.
-        location : Location, optional
-            Mean and size to use instead of the model's own: those of a fit that has not seen these days.
         grad_steps, checkpointed
             As in `integrate`.
         """
@@ -131,9 +128,7 @@ class Generator(nn.Module):
             grad_steps=grad_steps,
             checkpointed=checkpointed,
         )
-        if location is None:
-            location = self.whitening.location(standardized)
-        return self._paths(whitened, location)
+        return self._paths(whitened, standardized)
 
     def forward(
         self, context: Float[Tensor, "B C"], noise: Float[Tensor, "B S D"]
@@ -186,7 +181,7 @@ class Generator(nn.Module):
     ) -> Float[Tensor, "B S T F"]:
         """Paths in units from whitened residuals at time 0."""
         standardized = self.whitening.standardized(self._cast(context))
-        return self._paths(self._cast(state), self.whitening.location(standardized))
+        return self._paths(self._cast(state), standardized)
 
     def whiten(self, context: Float[Tensor, "B C"], targets: Float[Tensor, "B T F"]) -> Float[Tensor, "B D"]:
         """Whitened residuals of days outside training."""
@@ -234,8 +229,8 @@ class Generator(nn.Module):
     def _velocity(self, standardized: Tensor) -> Velocity:
         return functools.partial(self.denoiser, encoded=self._encode(standardized))
 
-    def _paths(self, whitened: Tensor, location: Location) -> Tensor:
-        days = self.whitening.unwhiten(whitened, location)
+    def _paths(self, whitened: Tensor, standardized: Tensor) -> Tensor:
+        days = self.whitening.unwhiten(whitened, standardized)
         return days.reshape(*days.shape[:2], self.num_steps, self.num_series)
 
     def _cast(self, values: Tensor) -> Tensor:

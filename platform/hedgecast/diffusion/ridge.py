@@ -94,7 +94,7 @@ def fit_ridge(
     targets: Float[Tensor, "B D"],
     *,
     num_blocks: int = 10,
-    gap: int = 1,
+    gap: int = 7,
     strengths: Sequence[float] = STRENGTHS,
     spread: Float[Tensor, " C"] | None = None,
 ) -> RidgeFit:

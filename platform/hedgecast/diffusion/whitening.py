@@ -24,20 +24,6 @@ from hedgecast.core.errors import ConfigError, DataError
 from hedgecast.diffusion.ridge import STRENGTHS, Linear, RidgeFit, fit_ridge
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Location:
-    """Where days lie and how wide they are, before anything is drawn."""
-
-    mean: Tensor
-    """(B, D) in units."""
-    size: Tensor
-    """(B, 1), positive."""
-
-    def rows(self, index: Tensor) -> Location:
-        """The days at ``index``."""
-        return Location(self.mean[index], self.size[index])
-
-
 class Whitening(nn.Module):
     """Equation (1) as a module: every statistic is a buffer; differentiable in ``e``."""
 
@@ -92,13 +78,12 @@ class Whitening(nn.Module):
         log_size = self.size_intercept + standardized @ self.size_weight
         return torch.exp(torch.clamp(log_size, self.size_range[0], self.size_range[1]))
 
-    def location(self, standardized: Float[Tensor, "B C"]) -> Location:
-        """Mean and size of days, by the fit on all training days."""
-        return Location(self.mean(standardized), self.size(standardized))
-
-    def unwhiten(self, whitened: Float[Tensor, "B S D"], location: Location) -> Float[Tensor, "B S D"]:
+    def unwhiten(
+        self, whitened: Float[Tensor, "B S D"], standardized: Float[Tensor, "B C"]
+    ) -> Float[Tensor, "B S D"]:
         """Days in units, equation (1)."""
-        return location.mean.unsqueeze(1) + location.size.unsqueeze(1) * (whitened @ self.factor.T)
+        residuals = self.size(standardized).unsqueeze(1) * (whitened @ self.factor.T)
+        return self.mean(standardized).unsqueeze(1) + residuals
 
     def whiten(self, targets: Float[Tensor, "B D"], context: Float[Tensor, "B C"]) -> Float[Tensor, "B D"]:
         """Whitened residuals, the e of equation (1), for days outside training."""
@@ -142,13 +127,11 @@ class Whitening(nn.Module):
             raise DataError("a training day is predicted without any error: is the target constant?")
         size = _fit_size(context, log_size, config, spread)
         low, high = torch.quantile(log_size, torch.tensor([0.01, 0.99], dtype=log_size.dtype)).tolist()
-        held_out = Location(mean.held_out, size.held_out.clamp(low, high).exp())
-        scaled = residuals / held_out.size
+        scaled = residuals / size.held_out.clamp(low, high).exp()
         factor = torch.linalg.cholesky(shrunk_covariance(scaled))
         self._store(mean.linear, size.linear, torch.tensor([low, high]), factor)
         return WhiteningReport(
             whitened=_solve_factor(factor, scaled),
-            held_out=held_out,
             strength=mean.strength,
             size_explained=1.0 - size.errors[size.strength],
         )
@@ -174,8 +157,6 @@ class WhiteningReport:
 
     whitened: Tensor
     """(B, D): e of the training days, out-of-fold."""
-    held_out: Location
-    """Out-of-fold mean and size of the training days."""
     strength: float
     """Of the mean's ridge."""
     size_explained: float

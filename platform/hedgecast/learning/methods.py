@@ -21,6 +21,7 @@ from torch import Tensor
 
 from hedgecast.core.errors import ConfigError
 from hedgecast.data.features import features
+from hedgecast.data.scaling import feature_standardizer
 from hedgecast.data.windows import Windows
 from hedgecast.diffusion.generator import Generator
 from hedgecast.diffusion.noise import day_numbers, scenario_noise
@@ -132,7 +133,7 @@ class Part:
 
 def fit_baselines(train: Part) -> tuple[Point, RidgeResidual]:
     """The point forecast and ridge with residual scenarios; one ridge serves both."""
-    mean = fit_ridge(train.context, train.targets.flatten(1))
+    mean = fit_ridge(train.context, train.targets.flatten(1), spread=_spread(train))
     residuals = train.targets.flatten(1) - mean.held_out
     return Point(mean), RidgeResidual(mean, residuals, train.windows.days)
 
@@ -157,7 +158,9 @@ def fit_diffusion(
     """
     started = time.perf_counter()
     draws = torch.Generator().manual_seed(config.seed)
-    model, report = Generator.fitted(config.generator, train.context, train.targets, draws)
+    model, report = Generator.fitted(
+        config.generator, train.context, train.targets, draws, spread=_spread(train)
+    )
     whitened = report.whitened.float()
     with torch.no_grad():
         train_days = Days(train.context, whitened, model.finish(train.context, whitened.unsqueeze(1))[:, 0])
@@ -220,6 +223,11 @@ def _copy(model: Generator) -> Generator:
     return twin
 
 
+def _spread(train: Part) -> Tensor:
+    """(C,) scale of each feature; slots of one column share a floor, so that night hours are not blown up."""
+    return torch.from_numpy(feature_standardizer(train.windows).scale)
+
+
 def _mean(fit: RidgeFit, windows: Windows) -> Tensor:
     return fit.linear(torch.from_numpy(features(windows)))
 
@@ -232,7 +240,7 @@ def _day_of_year(days: NDArray[np.datetime64]) -> NDArray[np.int64]:
 def _scenario_set(values: Tensor, windows: Windows, source: str, seed: int | None) -> ScenarioSet:
     schema = windows.schema
     return ScenarioSet(
-        paths=values.unflatten(2, (schema.horizon, len(schema.targets))),
+        paths=values.reshape(*values.shape[:2], schema.horizon, len(schema.targets)),
         names=schema.targets,
         units=schema.target_units,
         times=windows.slot_times,
