@@ -166,29 +166,48 @@ def _add_product(target: dict[tuple[int, int], float], left: Affine, right: Affi
 # ---- 1. columns defined by an equality row ----
 
 
+class _Index:
+    """Which rows hold a column; kept up to date while rows change."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        self._rows: dict[int, dict[int, Row]] = {}
+        for row in rows:
+            self.add(row)
+
+    def add(self, row: Row) -> None:
+        """Note the columns of ``row``; harmless where they are noted already."""
+        for column in row.coefficients:
+            self._rows.setdefault(column, {})[id(row)] = row
+
+    def drop(self, row: Row) -> None:
+        """Forget ``row``."""
+        for column in row.coefficients:
+            self._rows.get(column, {}).pop(id(row), None)
+
+    def holding(self, column: int) -> list[Row]:
+        """The rows with a coefficient on ``column``."""
+        return [row for row in self._rows.get(column, {}).values() if column in row.coefficients]
+
+    def columns(self) -> set[int]:
+        """Columns that some row holds."""
+        return {column for column in self._rows if self.holding(column)}
+
+
 def _substitute_all(reduced: Reduced) -> None:
+    index = _Index(reduced.equalities + reduced.inequalities)
     progress = True
     while progress:
         progress = False
-        touching = _touching(reduced.equalities + reduced.inequalities)
-        for position, row in enumerate(reduced.equalities):
-            pivot = _pivot(reduced, row, touching)
+        for row in list(reduced.equalities):
+            pivot = _pivot(reduced, row, index)
             if pivot is not None:
-                del reduced.equalities[position]
-                _substitute(reduced, row, pivot)
+                reduced.equalities = [other for other in reduced.equalities if other is not row]
+                index.drop(row)
+                _substitute(reduced, row, pivot, index)
                 progress = True
-                break
 
 
-def _touching(rows: list[Row]) -> dict[int, list[Row]]:
-    touching: dict[int, list[Row]] = {}
-    for row in rows:
-        for column in row.coefficients:
-            touching.setdefault(column, []).append(row)
-    return touching
-
-
-def _pivot(reduced: Reduced, row: Row, touching: dict[int, list[Row]]) -> int | None:
+def _pivot(reduced: Reduced, row: Row, index: _Index) -> int | None:
     """The column to substitute with ``row``, or None where none keeps everything affine and sparse."""
     largest = max((abs(_value(entry)) for entry in row.coefficients.values()), default=0.0)
     best, best_fill = None, math.inf
@@ -197,7 +216,7 @@ def _pivot(reduced: Reduced, row: Row, touching: dict[int, list[Row]]) -> int | 
             continue
         if abs(_value(entry)) < _PIVOT_SHARE * largest:
             continue
-        others = [other for other in touching[column] if other is not row]
+        others = [other for other in index.holding(column) if other is not row]
         if not _stays_affine(reduced, row, column, others):
             continue
         width = len(row.coefficients) - 1
@@ -223,17 +242,17 @@ def _stays_affine(reduced: Reduced, row: Row, column: int, others: list[Row]) ->
     return constant_row or is_constant(reduced.linear.get(column, {}))
 
 
-def _substitute(reduced: Reduced, row: Row, column: int) -> None:
+def _substitute(reduced: Reduced, row: Row, column: int, index: _Index) -> None:
     """Put v_column = alpha + sum_i beta_i v_i, from ``row``, everywhere."""
     pivot = _value(row.coefficients[column])
     alpha = _scaled(row.rhs, 1.0 / pivot)
     beta = {
         other: _scaled(entry, -1.0 / pivot) for other, entry in row.coefficients.items() if other != column
     }
-    for concerned in reduced.equalities + reduced.inequalities:
-        if column in concerned.coefficients:
-            _add_row(concerned, row, -_value(concerned.coefficients[column]) / pivot)
-            concerned.coefficients.pop(column, None)
+    for concerned in index.holding(column):
+        _add_row(concerned, row, -_value(concerned.coefficients[column]) / pivot)
+        concerned.coefficients.pop(column, None)
+        index.add(concerned)
     curvature = reduced.quadratic.pop(column, {})
     own = _value(curvature.pop(column, {}))
     for other in curvature:
@@ -279,34 +298,35 @@ def _add_slope(reduced: Reduced, column: int, affine: Affine) -> None:
 
 
 def _eliminate_all(reduced: Reduced) -> None:
+    index = _Index(reduced.inequalities)
+    defined = _Index(reduced.equalities).columns()
     progress = True
     while progress:
         progress = False
-        touching = _touching(reduced.inequalities)
-        defined = set(_touching(reduced.equalities))
         for column in list(reduced.columns):
             if column in defined or reduced.linear.get(column) or reduced.quadratic.get(column):
                 continue
-            rows = touching.get(column, [])
+            rows = index.holding(column)
             if not all(is_constant(row.coefficients[column]) for row in rows):
                 continue
             upper = [row for row in rows if _value(row.coefficients[column]) > 0]
             lower = [row for row in rows if _value(row.coefficients[column]) < 0]
-            if len(upper) * len(lower) > len(upper) + len(lower):
-                continue
-            _eliminate(reduced, column, upper, lower)
-            progress = True
-            break
+            if len(upper) * len(lower) <= len(upper) + len(lower):
+                _eliminate(reduced, column, upper, lower, index)
+                progress = True
 
 
-def _eliminate(reduced: Reduced, column: int, upper: list[Row], lower: list[Row]) -> None:
+def _eliminate(reduced: Reduced, column: int, upper: list[Row], lower: list[Row], index: _Index) -> None:
     gone = {id(row) for row in upper + lower}
     kept = [row for row in reduced.inequalities if id(row) not in gone]
+    for row in upper + lower:
+        index.drop(row)
     for high in upper:
         for low in lower:
             row = _scaled_row(high, 1.0 / _value(high.coefficients[column]))
             _add_row(row, low, -1.0 / _value(low.coefficients[column]))
             row.coefficients.pop(column, None)
+            index.add(row)
             kept.append(row)
     reduced.inequalities = kept
     reduced.columns.remove(column)
@@ -345,6 +365,6 @@ def _key(affine: Affine, scale: float) -> tuple[tuple[int, float], ...]:
 
 
 def _present_columns(reduced: Reduced) -> set[int]:
-    present = set(_touching(reduced.equalities + reduced.inequalities))
+    present = _Index(reduced.equalities + reduced.inequalities).columns()
     present |= {column for column, entry in reduced.linear.items() if entry}
     return present | {column for column, entries in reduced.quadratic.items() if entries}
