@@ -128,7 +128,8 @@ def schedule_chart(day: DayPicture) -> Figure:
     axes.step(day.times, day.decision, where="mid", color=ORANGE, lw=2.2, label=day.decision_name)
     axes.plot(day.times, day.realized, color="black", lw=2, label="realized")
     short = day.realized > day.decision
-    axes.plot(day.times[short], day.realized[short], "o", color=RED, label="short")
+    if short.any():
+        axes.plot(day.times[short], day.realized[short], "o", color=RED, label="short")
     axes.set_title(f"The {day.decision_name} and what was needed")
     _finish_time_axis(axes, day.unit)
     return figure

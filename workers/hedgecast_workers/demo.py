@@ -34,8 +34,9 @@ from hedgecast.learning.methods import METHODS, Diffusion
 from hedgecast.learning.study import Study, read_study
 from hedgecast.registry.bundle import Bundle
 from hedgecast.registry.checks import gate_checks
-from hedgecast.registry.store import ModelStore
+from hedgecast.registry.store import CANDIDATE, CHAMPION, ModelStore, ModelVersion
 from hedgecast.report import DayPicture, MethodRow, Page, write_report
+from hedgecast.service.backend import BundleReference
 from hedgecast_workers.local_service import local_service
 from hedgecast_workers.signals import signals_as_interrupts
 
@@ -105,9 +106,9 @@ def run_demo(study: Study, output: Path, *, day: str, scenarios: int, console: C
         model = methods["diffusion-dfl"]
         assert isinstance(model, Diffusion)
         bundle = bundle_of(prepared, model, validation, output / "bundle")
-        promoted = _promote(bundle, output / "registry", console)
+        version, refusal = _promote(bundle, output / "registry", console)
     with steps.step("serve and ask"):
-        answer, service_mib = _ask(prepared, bundle, row, output, scenarios, seed)
+        answer, service_mib = _ask(prepared, bundle, version, row, output, scenarios, seed)
         show(answer, console)
     with steps.step("decide every test day"):
         evaluation = evaluate(
@@ -126,7 +127,7 @@ def run_demo(study: Study, output: Path, *, day: str, scenarios: int, console: C
         "validation": validation.records(),
         "training": bundle.manifest.training,
         "metrics": bundle.manifest.metrics,
-        "promotion": promoted,
+        "model": {"name": version.reference, "aliases": version.aliases, "refusal": refusal},
         "answer": answer_record(answer),
         "versions": bundle.manifest.versions,
         "machine": {
@@ -145,31 +146,43 @@ def run_demo(study: Study, output: Path, *, day: str, scenarios: int, console: C
     return page
 
 
-def _promote(bundle: Bundle, registry: Path, console: Console) -> dict[str, Any]:
+def _promote(bundle: Bundle, registry: Path, console: Console) -> tuple[ModelVersion, str | None]:
+    """The registered version, and why it is not champion; None: it is."""
     store = ModelStore(registry)
     version = store.register(bundle)
     checks = gate_checks(bundle.manifest.metrics)
     show_checks(checks, console)
     try:
-        version = store.promote(version.reference, checks)
+        return store.promote(version.reference, checks), None
     except GateRefusedError as error:
-        console.print(f"  {error}; it is served from its folder as candidate")
-        return {"model": version.reference, "aliases": version.aliases, "refusal": str(error)}
-    return {"model": version.reference, "aliases": version.aliases, "refusal": None}
+        console.print(f"  {error}; it is served as candidate")
+        return version, str(error)
 
 
 def _ask(
-    prepared: Prepared, bundle: Bundle, row: int, output: Path, count: int, seed: int
+    prepared: Prepared,
+    bundle: Bundle,
+    version: ModelVersion,
+    row: int,
+    output: Path,
+    count: int,
+    seed: int,
 ) -> tuple[DecisionAnswer, float]:
     """The served answer for one test day, and the memory that the service's processes held then, MiB."""
     history, known = _rows_of(prepared, row)
     _write_csv(output / "history.csv", history)
     _write_csv(output / "known.csv", known)
-    with local_service(bundle.folder) as address, Client(address) as client:
-        name = client.models()[0].name
+    reference = BundleReference(
+        folder=bundle.folder.resolve(),
+        name=version.name,
+        version=str(version.version),
+        aliases=version.aliases,
+    )
+    alias = CHAMPION if CHAMPION in version.aliases else CANDIDATE
+    with local_service(reference) as address, Client(address) as client:
         past, ahead = dict(history), dict(known)
         answer = client.decide(
-            name,
+            f"{version.name}@{alias}",
             history_times=past.pop("timestamp"),
             history=past,
             known_times=ahead.pop("timestamp"),
@@ -283,7 +296,12 @@ def _day_picture(prepared: Prepared, answer: DecisionAnswer, row: int) -> DayPic
         realized=realized,
         regret=regret,
         realized_regret=float(real[0, 0]),
-        quantity=schema.targets[0].replace("_", " "),
+        quantity=_in_words(schema.targets[0], schema.target_units[0]),
         decision_name=name,
         unit=schema.target_units[0],
     )
+
+
+def _in_words(column: str, unit: str) -> str:
+    """A column's name without its unit."""
+    return column.removesuffix(f"_{unit.lower()}").replace("_", " ")

@@ -68,8 +68,9 @@ def backtest(
 def table_of(evaluation: Evaluation) -> Table:
     """The methods as a table for the terminal."""
     days = len(evaluation.backtest.days)
-    table = Table("method", title=f"Realized cost per day over {days} days")
-    for heading in ("scenarios", "cost", "less the baseline's", "regret", "CRPS", "90 % coverage"):
+    table = Table(title=f"Realized cost per day over {days} days")
+    table.add_column("method", no_wrap=True)
+    for heading in ("count", "cost", "less the baseline's", "regret", "CRPS", "in 90 %"):
         table.add_column(heading, justify="right")
     for row in evaluation.rows:
         realism, difference = evaluation.realism[row.label], row.difference

@@ -42,7 +42,10 @@ _CHUNK = 64
 class ScenarioMethod(Protocol):
     """Anything that draws scenarios for decision days."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """In tables and studies."""
+        ...
 
     def scenarios(self, windows: Windows, count: int, seed: int) -> ScenarioSet:
         """Scenarios by wall-clock slot, one context a day, in units of the data."""

@@ -219,9 +219,10 @@ def _checked(name: str) -> str:
 def _client(uri: str) -> MlflowClient:
     # A decision service has no business calling home.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    with _quiet():
-        from mlflow import MlflowClient
+    # Importing sets the level of MLflow's loggers, so it comes first.
+    from mlflow import MlflowClient
 
+    with _quiet():
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_registered_models(max_results=1)  # makes the tables now, not at the first request
     return client
