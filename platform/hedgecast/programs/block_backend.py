@@ -68,7 +68,7 @@ class ProgramBackend:
                 dual_residual=found.dual_residual,
                 gap=found.gap,
                 iterations=found.iterations,
-                certificate=-(found.certificate @ source),
+                certificate=-(found.certificate @ source) if bool(source.isfinite().all()) else None,
             )
 
     def evaluate(

@@ -7,10 +7,11 @@ each with constant multipliers only, so that every remaining number stays affine
 1. an auxiliary column that one equality row defines is substituted out, in the quadratic cost too;
 2. an auxiliary column without cost that stands only in inequality rows is eliminated between them
    (Fourier-Motzkin), where that leaves no more rows than before;
-3. a repeated row goes; rows with constant sides keep only the tightest.
+3. a repeated row goes; rows with constant sides keep only the tightest; two that meet from both sides are
+   one equality, and an inequality that an equality implies goes: an interior-point method needs an interior.
 
 The decision's columns always stay. `Row.source` keeps the multipliers: row = sum source * raw rows,
-so that a certificate found on the reduced rows is one on CVXPY's rows.
+so that a certificate found on the reduced rows is one on CVXPY's rows; NaN where there is no such sum.
 """
 
 from __future__ import annotations
@@ -71,10 +72,10 @@ def reduce_stage(stage: Stage) -> Reduced:
         With zero and nonnegative rows only.
     """
     reduced = _rows_of(stage)
+    merge_rows(reduced)
     _substitute_all(reduced)
     _eliminate_all(reduced)
-    reduced.equalities = without_repeats(reduced.equalities, equality=True)
-    reduced.inequalities = without_repeats(reduced.inequalities, equality=False)
+    merge_rows(reduced)
     present = _present_columns(reduced)
     reduced.columns = [column for column in reduced.columns if column in present]
     return reduced
@@ -335,19 +336,68 @@ def _eliminate(reduced: Reduced, column: int, upper: list[Row], lower: list[Row]
 # ---- 3. repeated rows ----
 
 
-def without_repeats(rows: list[Row], *, equality: bool) -> list[Row]:
+def merge_rows(reduced: Reduced) -> None:
+    """Drop repeated and implied rows, and make one equality of two inequalities that meet; in place."""
+    inequalities = _without_repeats(reduced.inequalities, equality=False)
+    limits: dict[object, dict[bool, float]] = {}
+    for row in filter(_fixed, inequalities):
+        scale, left = _normal(row)
+        limits.setdefault(left, {})[scale > 0] = _value(row.rhs) / scale
+    meeting = {left for left, sides in limits.items() if len(sides) == 2 and _same(*sides.values())}
+    # A negative multiplier of such an equality belongs to the other row of the pair: no fixed sum of rows.
+    pairs = [
+        dataclasses.replace(row, source=dict.fromkeys(row.source, math.nan))
+        for row in filter(_fixed, inequalities)
+        if _normal(row)[1] in meeting
+    ]
+    reduced.equalities = _without_repeats([*reduced.equalities, *pairs], equality=True)
+    values: dict[object, float] = {}
+    for row in filter(_fixed, reduced.equalities):
+        scale, left = _normal(row)
+        values[left] = _value(row.rhs) / scale
+    reduced.inequalities = [row for row in inequalities if not _implied(row, values)]
+
+
+def _fixed(row: Row) -> bool:
+    """Whether the row has columns and its right-hand side is a constant."""
+    return bool(row.coefficients) and is_constant(row.rhs)
+
+
+def _normal(row: Row) -> tuple[float, object]:
+    """The factor that scales the row's left side to one and its first coefficient positive, and that side."""
+    scale = _row_scale(row)
+    first = row.coefficients[min(row.coefficients)] if row.coefficients else {}
+    if first and first[min(first)] < 0:
+        scale = -scale
+    return scale, tuple(sorted((c, _key(entry, scale)) for c, entry in row.coefficients.items()))
+
+
+def _same(one: float, other: float) -> bool:
+    return abs(one - other) <= _CANCELLED * max(1.0, abs(one), abs(other))
+
+
+def _implied(row: Row, values: dict[object, float]) -> bool:
+    """Whether an equality implies the inequality; a contradiction stays, and is infeasible."""
+    if not _fixed(row):
+        return False
+    scale, left = _normal(row)
+    if left not in values:
+        return False
+    limit, value = _value(row.rhs) / scale, values[left]
+    return _same(value, limit) or (value < limit if scale > 0 else value > limit)
+
+
+def _without_repeats(rows: list[Row], *, equality: bool) -> list[Row]:
     """``rows`` without repeats, and without rows that hold whatever the columns are."""
     kept: dict[object, Row] = {}
     for row in rows:
         if not row.coefficients and is_constant(row.rhs) and _holds(_value(row.rhs), equality):
             continue
-        scale = _row_scale(row)
-        key_rhs = _key(row.rhs, scale)
-        left = tuple(sorted((c, _key(entry, scale)) for c, entry in row.coefficients.items()))
-        free = not equality and is_constant(row.rhs) and bool(row.coefficients)
-        key: object = (left, None if free else key_rhs)
+        scale, left = _normal(row)
+        free = not equality and _fixed(row)
+        key: object = (left, equality or scale > 0, None if free else _key(row.rhs, scale))
         other = kept.get(key)
-        if other is None or (free and _value(row.rhs) / scale < _value(other.rhs) / _row_scale(other)):
+        if other is None or (free and _value(row.rhs) / abs(scale) < _value(other.rhs) / _row_scale(other)):
             kept[key] = row
     return list(kept.values())
 

@@ -23,7 +23,7 @@ class Verdict(enum.IntEnum):
     UNBOUNDED = 3
     """The cost falls without limit."""
     INVALID = 4
-    """The member's numbers are not finite, or its probabilities are no distribution."""
+    """Numbers that are not finite or break a declared sign, or probabilities that are no distribution."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +51,8 @@ class Decision:
     infeasible_scenario: Tensor
     """(B,) int64: index of a scenario without recourse, -1 where none is known."""
     certificate: Tensor | None = None
-    """(B, rows): Farkas multipliers of that scenario's recourse constraints, where found."""
+    """(B, rows): Farkas multipliers of that scenario's recourse constraints, where found: of the rows of
+    ``program.recourse.stage``, CVXPY's canonical form A v + b in K, in its order."""
     seconds: float = 0.0
     """Wall time of the whole batch."""
     backend: str = ""
@@ -107,8 +108,8 @@ class Decision:
             )
         if verdict is Verdict.INVALID:
             raise ProgramError(
-                f"context {member}: scenarios, probabilities or parameters are not finite, or the "
-                "probabilities are negative or do not sum to 1",
+                f"context {member}: scenarios, probabilities or parameters are not finite or break a sign "
+                "declared in CVXPY, or the probabilities are negative or do not sum to 1",
                 **facts,
             )
         raise NotConvergedError(

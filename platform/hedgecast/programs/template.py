@@ -12,7 +12,7 @@ from torch import Tensor
 from hedgecast.programs.arrays import AffineArray, QuadraticNumber
 from hedgecast.programs.blocks import BlockProblem, SparseMatrix
 from hedgecast.programs.canonical import FloatArray, Stage
-from hedgecast.programs.presolve import Affine, Reduced, Row, reduce_stage, without_repeats
+from hedgecast.programs.presolve import Affine, Reduced, Row, merge_rows, reduce_stage
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class ScenarioBlock:
     V: Pattern
     k: AffineArray
     source: FloatArray
-    """(rows of T then U, rows of the canonical stage): multipliers that make each row."""
+    """(rows of T then U, rows of the canonical stage): multipliers that make each row; NaN where none do."""
 
     @property
     def num_columns(self) -> int:
@@ -146,7 +146,7 @@ def make_template(first: Stage, recourse: Stage, num_uncertain: int, num_given: 
         moved = [row for row in rows if _concerns_decision_only(row, many.num_decision, num_uncertain)]
         getattr(one, name).extend(moved)
         setattr(many, name, [row for row in rows if not any(row is other for other in moved)])
-    one = _deduplicated(one)
+    merge_rows(one)
     columns = _numbering(one)
     num_first = len(columns)
     quadratic = {
@@ -222,14 +222,6 @@ def _concerns_decision_only(row: Row, num_decision: int, num_uncertain: int) -> 
     entries = [row.rhs, *row.coefficients.values()]
     changes = any(0 <= index < num_uncertain for entry in entries for index in entry)
     return bool(row.coefficients) and not changes and all(c < num_decision for c in row.coefficients)
-
-
-def _deduplicated(reduced: Reduced) -> Reduced:
-    return dataclasses.replace(
-        reduced,
-        equalities=without_repeats(reduced.equalities, equality=True),
-        inequalities=without_repeats(reduced.inequalities, equality=False),
-    )
 
 
 def _numbering(reduced: Reduced) -> dict[int, int]:

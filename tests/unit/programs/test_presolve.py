@@ -175,3 +175,43 @@ def test_contradicting_constants_are_infeasible_not_dropped() -> None:
     )
     for backend in ("reference", "structured"):
         assert program.solve(np.ones((1, 2, 1)), backend=backend).verdict(0).name == "INFEASIBLE"
+
+
+def test_rows_without_interior_become_equalities() -> None:
+    x, w, y = cp.Variable(2, name="x"), cp.Variable(2, name="w"), cp.Parameter(name="y")
+    program = TwoStageProgram(
+        name="flat",
+        decision=x,
+        uncertain=y,
+        constraints=[cp.sum(x) <= 2, 3 * cp.sum(x) >= 6, x >= 0],
+        recourse_cost=cp.square(w[0] - y) + w[1],
+        recourse_constraints=[
+            w[0] + w[1] == 4,
+            w[0] + w[1] <= 4.5,
+            2 * (w[0] + w[1]) >= 8,
+            w >= 0,
+            w[0] <= x[0],
+        ],
+    )
+    assert program.template is not None
+    assert program.template.A.shape == (1, 2)
+    assert program.template.G.shape == (2, 2)
+    assert program.template.scenario.T.shape[0] + program.template.scenario.U.shape[0] <= 4
+    scenarios = torch.tensor([[[1.0], [3.0]]], dtype=torch.float64)
+    check_blocks(program, scenarios)
+    structured = program.solve(scenarios, backend="structured").require_optimal()
+    reference = program.solve(scenarios, backend="reference")
+    torch.testing.assert_close(structured.objective, reference.objective, rtol=1e-6, atol=1e-6)
+
+
+def test_an_inequality_that_contradicts_an_equality_stays() -> None:
+    x, y = cp.Variable(name="x"), cp.Parameter(name="y")
+    program = TwoStageProgram(
+        name="contradiction",
+        decision=x,
+        uncertain=y,
+        constraints=[x == 1, 2 * x <= 1.9],
+        recourse_cost=cp.square(x - y),
+    )
+    for backend in ("reference", "structured"):
+        assert program.solve(np.ones((1, 2, 1)), backend=backend).verdict(0).name == "INFEASIBLE"

@@ -389,3 +389,30 @@ def test_wrong_shapes_and_names_say_what_is_expected() -> None:
         program.solve(scenarios, backend="magic")
     with pytest.raises(ShapeError, match="3 decisions for 2 contexts"):
         program.value(torch.zeros(3, 4), scenarios)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_badly_scaled_money(backend: str, scale: float) -> None:
+    demand = loads(1, 9, 1)
+    plain = newsvendor(price=5.1).solve(demand, backend=backend)
+    scaled = newsvendor(price=5.1 * scale, salvage=0.5 * scale).solve(demand, backend=backend)
+    scaled.require_optimal()
+    torch.testing.assert_close(scaled.objective / scale, plain.objective, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_nearly_infeasible_and_degenerate_programs(backend: str) -> None:
+    """A limit met with 1e-6 to spare, and one constraint written three times."""
+    tight = capped().solve(np.array([[[6.0 - 1e-6], [1.0]]]), backend=backend).require_optimal()
+    assert tight.flat.item() == pytest.approx(4.0, abs=1e-4)
+    z, y = cp.Variable(2, name="z"), cp.Parameter(2, name="y")
+    program = TwoStageProgram(
+        name="repeated",
+        decision=z,
+        uncertain=y,
+        constraints=[cp.sum(z) <= 1, 2 * cp.sum(z) <= 2, z[0] + z[1] == 1, z >= 0, -z <= 0],
+        recourse_cost=cp.sum(cp.abs(z - y)),
+    )
+    decision = program.solve(np.array([[[0.25, 0.75], [0.25, 0.75]]]), backend=backend).require_optimal()
+    assert decision.flat[0].tolist() == pytest.approx([0.25, 0.75], abs=1e-5)
