@@ -139,7 +139,7 @@ def factorize_blocks(
     *,
     weight: Tensor,
     ratio: Tensor,
-    regularization: float,
+    regularization: Tensor,
     gradients: tuple[Tensor, Tensor] | None = None,
     theta: Tensor | None = None,
     live: Tensor | None = None,
@@ -156,7 +156,7 @@ def factorize_blocks(
         Cost weight of each scenario in its own units.
     ratio : (rows, B, S)
         Multiplier over slack of each inequality row.
-    regularization : float
+    regularization : (B,)
         Added to the diagonal of w, subtracted from that of the equality multipliers.
     gradients : (m, B, S) and (n, B, 1 or S)
         Of the scenario costs; with risk only.
@@ -193,7 +193,7 @@ def factorize_blocks(
 
 
 def _assemble(
-    factor: Tensor, index: BlockIndex, numbers: Numbers, weight: Tensor, ratio: Tensor, regularization: float
+    factor: Tensor, index: BlockIndex, numbers: Numbers, weight: Tensor, ratio: Tensor, regularization: Tensor
 ) -> None:
     structure, targets = index.structure, index.targets
     shape = weight.shape
@@ -207,8 +207,8 @@ def _assemble(
     factor.index_add_(0, targets["coupling_target"], (numbers.R.values * weight).expand(-1, *shape))
     factor.index_add_(0, targets["equality_target"], numbers.W.values.expand(-1, *shape))
     factor.index_add_(0, targets["equality_coupling_target"], numbers.T.values.expand(-1, *shape))
-    factor[index.position[: structure.num_recourse]] += regularization
-    factor[index.position[structure.num_recourse :]] -= regularization
+    factor[index.position[: structure.num_recourse]] += regularization[:, None]
+    factor[index.position[structure.num_recourse :]] -= regularization[:, None]
 
 
 def _eliminate(factor: Tensor, index: BlockIndex) -> Tensor:

@@ -11,6 +11,7 @@ from hedgecast.decisions.block_factor import BlockIndex
 from hedgecast.decisions.block_numbers import Numbers
 from hedgecast.decisions.interior_point import (
     CENTRAL,
+    GAP_SHARE,
     STEP_FRACTION,
     Iterate,
     Newton,
@@ -164,6 +165,8 @@ class _Batch:
         length = newton.step_length(point, affine)
         reached = newton.barrier(point, affine, length).clamp(min=0.0)
         target = torch.maximum(barrier * (reached / barrier).clamp(max=1.0) ** 3, self.floor)
+        # No smaller than the tolerance asks: products near zero would ruin the gradients' conditioning.
+        target = torch.maximum(target, GAP_SHARE * self.limits.tolerance / newton.num_products())
         corrected = {
             pair.slack: _spread(target, pair.slack)
             - products[pair.slack]
@@ -261,12 +264,12 @@ def _with_risk(newton: Newton, point: Iterate) -> Iterate:
     if newton.neutral:
         return point
     data, risk = newton.numbers, newton.risk
-    loss = data.costs(point.x.T[:, :, None], point.w) - data.benchmark
+    loss = newton.scale * (data.costs(point.x.T[:, :, None], point.w) - data.benchmark)
     eta = (loss * data.probability).sum(dim=1)
     off = loss - eta[:, None]
     spread = (off.abs() * data.probability).sum(dim=1, keepdim=True)
-    spread = torch.maximum(spread, 1e-3 / data.cost_scale[:, None])
-    price = (data.relative * risk.beta).clamp(min=1e-30)
+    spread = spread.clamp(min=1e-3)
+    price = (data.probability / data.measure * risk.beta).clamp(min=1e-30)
     if newton.worst:
         point.eta = eta + (off * newton.live).amax(dim=1)
         point.t = torch.where(newton.live > 0, point.eta[:, None] - loss + spread, 1.0)

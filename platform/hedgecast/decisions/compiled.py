@@ -39,6 +39,8 @@ from hedgecast.programs.risk import EXPECTATION, Risk
 FloatArray = npt.NDArray[np.float64]
 
 _REGULARIZATION = 1e-9
+# The adjoint is not refined as it is on tensors: it makes do with less.
+_ADJOINT_REGULARIZATION = 1e-12
 # Scenarios side by side: enough to hide the index lists, few enough that a tile stays in the cache.
 _MAX_LANES = 64
 _MIN_LANES = 32
@@ -264,7 +266,7 @@ class CompiledSolver:
             gradient = _array(grad_w[:, 0])
             _in_threads(
                 lambda part: adjoint_lanes(
-                    p, self.coefficients, self.weight[:, 0], _REGULARIZATION, part, self.lanes,
+                    p, self.coefficients, self.weight[:, 0], _ADJOINT_REGULARIZATION, part, self.lanes,
                     _by_program(point.arrays), gradient, step,
                 ),
                 self.tiles,
@@ -286,7 +288,7 @@ class CompiledSolver:
         in_x, in_costs = _array(grad_x), _array(grad_costs)
         _in_threads(
             lambda part: adjoint_contexts(
-                p, self.coefficients, self.first, self.weight, self.measure, _REGULARIZATION, part,
+                p, self.coefficients, self.first, self.weight, self.measure, _ADJOINT_REGULARIZATION, part,
                 self.lanes, point.arrays, in_x, in_costs, out,
             ),
             B,

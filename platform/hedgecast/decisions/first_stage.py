@@ -37,7 +37,7 @@ class FirstStageFactor:
         return inner - _cholesky_solve((transposed @ dual[:, :, None])[:, :, 0], self.cholesky), dual
 
 
-def factorize_first_stage(hessian: Tensor, equality: Tensor, regularization: float) -> FirstStageFactor:
+def factorize_first_stage(hessian: Tensor, equality: Tensor, regularization: Tensor) -> FirstStageFactor:
     """The factor of a batch of first-stage systems.
 
     Parameters
@@ -46,7 +46,7 @@ def factorize_first_stage(hessian: Tensor, equality: Tensor, regularization: flo
         Symmetric positive semidefinite.
     equality : (1 or B, rows, nx)
         Equality rows.
-    regularization : float
+    regularization : (B,)
         Added to the diagonal, relative to nothing: the costs are scaled near one. A member whose
         factorization breaks down gets a hundred times more until it does not.
     """
@@ -65,13 +65,14 @@ def factorize_first_stage(hessian: Tensor, equality: Tensor, regularization: flo
     return FirstStageFactor(cholesky, equality, penalty, schur)
 
 
-def _robust_cholesky(matrix: Tensor, regularization: float) -> Tensor:
+def _robust_cholesky(matrix: Tensor, regularization: Tensor) -> Tensor:
     identity = torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
-    shift = torch.full_like(matrix[:, 0, 0], regularization) if matrix.shape[1] else matrix.new_zeros(0)
     if not matrix.shape[1]:
         return matrix
+    shift = regularization
     # Rows of different magnitude: the shift is relative to each diagonal entry, and never below itself.
-    scale = 1.0 + matrix.diagonal(dim1=1, dim2=2).abs() * torch.finfo(matrix.dtype).eps / regularization
+    diagonal = matrix.diagonal(dim1=1, dim2=2).abs()
+    scale = 1.0 + diagonal * torch.finfo(matrix.dtype).eps / regularization[:, None]
     for _ in range(6):
         factor, info = torch.linalg.cholesky_ex(matrix + (shift[:, None] * scale)[:, :, None] * identity)
         broken = (info > 0) & torch.isfinite(matrix).all(dim=2).all(dim=1)

@@ -183,7 +183,7 @@ def _gradients(
     if "probability" in wanted:
         terms["probability"] = _probability_gradient(newton, point.iterate(), adjoint)
     if "benchmark" in wanted and adjoint.mu is not None:
-        terms["benchmark"] = -data.measure * newton.live * adjoint.mu
+        terms["benchmark"] = -newton.scale * data.measure * newton.live * adjoint.mu
     return terms
 
 
@@ -232,10 +232,10 @@ def _cost_gradients(
     """Q, R, O, o, c and e: weight * a'grad c + (change of weight + gradient of the cost) * c."""
     data = newton.numbers
     x, ax = point.x.T[:, :, None], adjoint.x.T[:, :, None]
-    weight = data.measure * (newton.base if point.mu is None else newton.base + point.mu)
+    weight = data.measure * (newton.base if point.mu is None else newton.base + newton.scale * point.mu)
     own = grad_costs
     if adjoint.mu is not None:
-        own = own + data.measure * newton.live * adjoint.mu
+        own = own + newton.scale * data.measure * newton.live * adjoint.mu
     terms = {}
     if "e" in wanted:
         terms["e"] = own
@@ -301,7 +301,7 @@ def _probability_gradient(newton: Newton, point: Iterate, adjoint: _Adjoint) -> 
         barrier = barrier + newton.live * adjoint.mu * point.t
         if point.u is not None:
             assert point.nu is not None
-            price = data.cost_scale[:, None] * risk.beta / (1.0 - risk.alpha)
+            price = risk.beta / (1.0 - risk.alpha)
             total = total + newton.live * price * (point.u / point.nu) * adjoint.mu
             barrier = barrier - newton.live * adjoint.mu * point.u
     return total + torch.where(data.probability >= data.measure, barrier, 0.0)

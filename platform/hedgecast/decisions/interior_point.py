@@ -38,10 +38,13 @@ from hedgecast.programs.risk import Risk
 
 # Fraction of the way to the boundary that a step may go.
 STEP_FRACTION = 0.995
+# The smallest barrier aimed at leaves this share of the tolerated gap.
+GAP_SHARE = 0.05
 # How near every product s z must be to the barrier, relative to it, for a central point.
 CENTRAL = {torch.float64: 1e-7, torch.float32: 1e-2}
-# Proximal regularization of the Newton matrix (costs are scaled near one).
-_REGULARIZATION = {torch.float64: 1e-9, torch.float32: 3e-5}
+# Proximal regularization of the Newton matrix (costs are scaled near one): a hundredth of the barrier
+# within these bounds, so that it does not slow the last digits of directions with hardly any curvature.
+_REGULARIZATION = {torch.float64: (1e-13, 1e-9), torch.float32: (1e-6, 3e-5)}
 
 
 @dataclasses.dataclass(slots=True)
@@ -66,7 +69,7 @@ class Iterate:
     """(rows of V, B, S)."""
     s: Tensor
     eta: Tensor | None = None
-    """(B,)."""
+    """(B,): like u and t in scaled costs."""
     u: Tensor | None = None
     """(B, S): excess over eta; None also for the worst case, which has none."""
     t: Tensor | None = None
@@ -153,6 +156,8 @@ class Point(Protocol):
     @property
     def s(self) -> Tensor: ...  # noqa: D102
     @property
+    def eta(self) -> Tensor | None: ...  # noqa: D102
+    @property
     def mu(self) -> Tensor | None: ...  # noqa: D102
     def select(self, members: Tensor) -> Point: ...  # noqa: D102
     def iterate(self) -> Iterate: ...  # noqa: D102
@@ -195,13 +200,12 @@ class Newton:
         self.worst = risk.alpha == 1.0
         self.base = numbers.relative * (1.0 if self.neutral else 1.0 - risk.beta)
         self.live = (numbers.probability > 1e-12 / numbers.num_scenarios).to(numbers.q.dtype)
-        self.regularization = _REGULARIZATION[numbers.q.dtype]
         self.pairs = [Pair("slack", "multiplier"), Pair("s", "z")]
         if not self.neutral:
             self.pairs += [Pair("t", "mu")] if self.worst else [Pair("t", "mu"), Pair("u", "nu")]
         self.P = numbers.P * numbers.cost_scale[:, None, None]
         self.q = numbers.q * numbers.cost_scale[:, None]
-        self.total_beta = numbers.cost_scale * risk.beta
+        self.scale = numbers.cost_scale[:, None]
 
     def select(self, members: Tensor) -> Newton:
         """The system of some members."""
@@ -215,11 +219,12 @@ class Newton:
 
     def weight(self, point: Iterate) -> Tensor:
         """(B, S): each scenario's cost weight in its own units."""
-        return self.base if point.mu is None else self.base + point.mu
+        return self.base if point.mu is None else self.base + self.scale * point.mu
 
     def excess_price(self) -> Tensor:
         """(B, S): cost of one unit of u, in the scenario's own units."""
-        return self.numbers.relative * (self.risk.beta / (1.0 - self.risk.alpha))
+        share = self.numbers.probability / self.numbers.measure
+        return share * (self.risk.beta / (1.0 - self.risk.alpha))
 
     def residuals(self, point: Iterate) -> Residuals:
         """Every optimality condition but complementarity."""
@@ -235,8 +240,9 @@ class Newton:
         if point.mu is not None:
             assert point.t is not None
             assert point.eta is not None
-            eta = self.total_beta - (data.measure * point.mu).sum(dim=1)
-            t = data.costs(column, point.w) - data.benchmark - point.eta[:, None] + point.t
+            eta = self.risk.beta - (data.measure * point.mu).sum(dim=1)
+            t = self.scale * (data.costs(column, point.w) - data.benchmark)
+            t = t - point.eta[:, None] + point.t
             if point.u is not None:
                 assert point.nu is not None
                 t = t - point.u
@@ -261,14 +267,17 @@ class Newton:
         if point.mu is not None:
             column = point.x.T[:, :, None]
             in_w, in_x = data.cost_gradient(column, point.w)
-            gradients = (in_w * self.live, in_x * self.live)
+            scale = self.scale * self.live
+            gradients = (in_w * scale, in_x * scale)
             theta = self.theta(point)
+        least, most = _REGULARIZATION[data.q.dtype]
+        regularization = (0.01 * self.barrier(point)).clamp(min=least, max=most)
         blocks = factorize_blocks(
             self.index,
             data,
             weight=self.weight(point),
             ratio=point.z / point.s,
-            regularization=self.regularization,
+            regularization=regularization,
             gradients=gradients,
             theta=theta,
             live=self.live,
@@ -280,7 +289,7 @@ class Newton:
         equality = data.A
         if not self.neutral:
             equality = torch.cat([data.A, data.A.new_zeros(*data.A.shape[:2], 1)], dim=2)
-        return blocks, factorize_first_stage(hessian, equality, self.regularization)
+        return blocks, factorize_first_stage(hessian, equality, regularization)
 
     def solve(
         self,
@@ -373,7 +382,8 @@ class Newton:
             assert point.mu is not None
             assert point.t is not None
             grad_w, grad_x = data.cost_gradient(point.x.T[:, :, None], point.w)
-            grad_w, grad_x = grad_w * self.live, grad_x * self.live
+            scale = self.scale * self.live
+            grad_w, grad_x = grad_w * scale, grad_x * scale
             in_w, in_x = in_w + grad_w * mu, in_x + grad_x * mu
             epigraph = (grad_w * dw).sum(dim=0) + (grad_x * column).sum(dim=0) - self.live * x[:, n:]
             epigraph = epigraph - self.theta(point) * mu
@@ -397,7 +407,6 @@ class Newton:
     def barrier(self, point: Iterate, step: Iterate | None = None, length: Tensor | None = None) -> Tensor:
         """(B,): mean product of slack and multiplier, after a step where one is given."""
         total = point.x.new_zeros(point.x.shape[0])
-        count = torch.zeros_like(total)
         for pair in self.pairs:
             slack, multiplier = getattr(point, pair.slack), getattr(point, pair.multiplier)
             if step is not None:
@@ -405,11 +414,17 @@ class Newton:
                 shape = (1, -1, 1) if pair.slack == "s" else (-1, 1)
                 slack = slack + length.reshape(shape) * getattr(step, pair.slack)
                 multiplier = multiplier + length.reshape(shape) * getattr(step, pair.multiplier)
-            measure = self.measure(pair)
             axes = (0, 2) if pair.slack == "s" else (1,)
-            total = total + (slack * multiplier * measure).sum(dim=axes)
-            count = count + (torch.ones_like(slack) * measure).sum(dim=axes)
-        return total / count.clamp(min=1e-300 if total.dtype == torch.float64 else 1e-30)
+            total = total + (slack * multiplier * self.measure(pair)).sum(dim=axes)
+        return total / self.num_products()
+
+    def num_products(self) -> Tensor:
+        """(B,): how many products there are, each weighted by its measure; never zero."""
+        data = self.numbers
+        count = data.measure.sum(dim=1) * data.V.shape[0] + data.G.shape[1]
+        for _ in self.pairs[2:]:
+            count = count + (data.measure * self.live).sum(dim=1)
+        return torch.where(count > 0, count, torch.ones_like(count))
 
     def step_length(self, point: Iterate, step: Iterate) -> Tensor:
         """(B,): longest common step that keeps all slacks and multipliers nonnegative, at most one."""
@@ -443,7 +458,7 @@ class Newton:
         worst_primal = torch.stack(primal).amax(dim=0) / scale
         if residuals.t is not None:
             assert residuals.eta is not None
-            epigraph = _largest(residuals.t, B, batch_axis=0) * data.cost_scale
+            epigraph = _largest(residuals.t, B, batch_axis=0)
             worst_primal = torch.maximum(worst_primal, epigraph / 2.0)
             dual.append(residuals.eta.abs())
             if residuals.u is not None:
@@ -465,10 +480,10 @@ class Newton:
         share = 1.0 if self.neutral else 1.0 - self.risk.beta
         value = value + share * (data.probability * costs).sum(dim=1)
         if point.eta is not None:
-            value = value + self.risk.beta * point.eta
+            value = value + self.risk.beta * point.eta / data.cost_scale
             if point.u is not None:
                 tail = (data.probability * point.u).sum(dim=1) / (1.0 - self.risk.alpha)
-                value = value + self.risk.beta * tail
+                value = value + self.risk.beta * tail / data.cost_scale
         if self.risk.on_regret and not self.neutral:
             value = value + self.risk.beta * (data.probability * data.benchmark).sum(dim=1)
         return value

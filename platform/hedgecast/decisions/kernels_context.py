@@ -39,6 +39,7 @@ IntArray = npt.NDArray[np.int64]
 
 CENTRAL = 1e-7
 STEP_FRACTION = 0.995
+GAP_SHARE = 0.05
 
 
 class Settings(NamedTuple):
@@ -430,7 +431,7 @@ def _solve_context(
             reach = min(1.0, 1.0 / ratio) if ratio > 0.0 else 1.0
             after = product + reach * (floor * count - product) + reach * reach * products
             fraction = min(max(after / product, 0.0), 1.0)
-            target = max(barrier * fraction**3, floor)
+            target = max(barrier * fraction**3, floor, GAP_SHARE * settings.tolerance / count)
         # The corrected step.
         step[:] = affine + (target - floor) * centering + share * second
         if size > n:

@@ -14,6 +14,7 @@ from numba import njit
 
 from hedgecast.decisions.kernels_context import (
     CENTRAL,
+    GAP_SHARE,
     STEP_FRACTION,
     Packed,
     Settings,
@@ -251,7 +252,8 @@ def _solve_tile(
             reach = min(1.0, 1.0 / a.ratio[lane]) if a.ratio[lane] > 0.0 else 1.0
             after = product + reach * (a.floor[lane] * count - product) + reach * reach * a.second[lane]
             fraction = min(max(after / product, 0.0), 1.0) if a.second_share[lane] > 0.0 else 1.0
-            a.barrier[lane] = max(product / count * fraction**3, a.floor[lane]) - a.floor[lane]
+            least = max(a.floor[lane], GAP_SHARE * settings.tolerance / count)
+            a.barrier[lane] = max(product / count * fraction**3, least) - a.floor[lane]
             a.ratio[lane] = 0.0
         finish(p, t, a)
         for lane in range(lanes):

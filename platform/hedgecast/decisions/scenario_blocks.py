@@ -170,7 +170,7 @@ def _analyze(pattern: dict[str, Pattern], sizes: tuple[int, int, int, int], has_
     n, m, num_equalities, num_inequalities = sizes
     num_nodes = m + num_equalities
     adjacency = _adjacency(pattern, sizes, has_risk)
-    order, below = _minimum_degree(adjacency, num_nodes)
+    order, below = _minimum_degree(adjacency, num_nodes, m)
     position = np.empty(num_nodes, dtype=np.int64)
     position[order] = np.arange(num_nodes)
 
@@ -270,14 +270,23 @@ def _adjacency(
     return adjacency
 
 
-def _minimum_degree(adjacency: list[set[int]], num_nodes: int) -> tuple[list[int], list[set[int]]]:
-    """Elimination order of the nodes and, for each in that order, what is below its diagonal."""
+def _minimum_degree(
+    adjacency: list[set[int]], num_nodes: int, num_recourse: int
+) -> tuple[list[int], list[set[int]]]:
+    """Elimination order of the nodes and, for each in that order, what is below its diagonal.
+
+    An equality multiplier, whose own diagonal is only minus the regularization, waits until one of its
+    neighbors is gone and has left it a pivot of the matrix's size.
+    """
     graph = [set(neighbors) for neighbors in adjacency]
+    waiting = {
+        node for node in range(num_recourse, num_nodes) if any(other < num_recourse for other in graph[node])
+    }
     degrees = {node: len(graph[node]) for node in range(num_nodes)}
     order: list[int] = []
     below: list[set[int]] = []
     while degrees:
-        node = min(degrees, key=lambda i: (degrees[i], i))
+        node = min((i for i in degrees if i not in waiting), key=lambda i: (degrees[i], i))
         del degrees[node]
         neighbors = graph[node]
         order.append(node)
@@ -287,6 +296,7 @@ def _minimum_degree(adjacency: list[set[int]], num_nodes: int) -> tuple[list[int
                 graph[other] |= neighbors
                 graph[other] -= {other, node}
                 degrees[other] = len(graph[other])
+                waiting.discard(other)
     return order, below
 
 

@@ -30,6 +30,7 @@ from hedgecast.programs.solution import Verdict
 # Below this the residuals of a single-precision solve are rounding.
 _SINGLE_TOLERANCE = 2e-5
 _CACHED_TEMPLATES = 64
+_UNREFINED_TOLERANCE = 1e-8
 
 
 class _Details:
@@ -242,8 +243,11 @@ class StructuredBackend:
                 lambda part, has_risk: self._index(part, has_risk=has_risk),
                 problem, probabilities, risk, valid, outcome,
             )  # fmt: skip
+        # Near the boundary the elimination loses digits (1e-16 times multiplier over slack); only the tensor
+        # path refines its adjoint, so it takes over where the barrier is that small.
+        adjoint = compiled if smoothing > 0.0 or tolerance >= _UNREFINED_TOLERANCE else None
         return self._finish(
-            problem, probabilities, benchmarks, risk, index, numbers, valid, outcome, findings, compiled
+            problem, probabilities, benchmarks, risk, index, numbers, valid, outcome, findings, adjoint
         )
 
     def _finish(
@@ -304,12 +308,14 @@ class StructuredBackend:
             compiled=compiled,
         )
         x, w, scenario_costs = differentiable(solved, problem, probabilities, benchmarks)
-        first_cost, objective = _objective(problem, probabilities, benchmarks, risk, x, scenario_costs)
-        scale = 1.0 / numbers.cost_scale
-        measure = numbers.measure * scale[:, None]
-        weights = numbers.probability
-        if point.mu is not None:
-            weights = (1.0 - risk.beta) * weights + measure * point.mu
+        weights, eta = numbers.probability, None
+        if point.mu is not None and point.eta is not None:
+            weights = (1.0 - risk.beta) * weights + numbers.measure * point.mu
+            eta = spread(point.eta / numbers.cost_scale, keep)
+        weights = spread(weights, keep)
+        first_cost, objective = _objective(
+            problem, probabilities, benchmarks, risk, x, scenario_costs, weights, eta
+        )
         return StructuredSolution(
             x=x if problem.num_first else w[:, 0],
             scenario_costs=scenario_costs,
@@ -322,7 +328,7 @@ class StructuredBackend:
             iterations=torch.zeros(B, dtype=torch.int64, device=valid.device).index_copy(
                 0, valid, iterations
             ),
-            weights=spread(weights, keep),
+            weights=weights,
             infeasible_scenario=findings.scenarios,
             certificate=findings.certificate,
             warm=point if isinstance(point, Iterate) and valid.numel() == B else None,
@@ -363,7 +369,7 @@ def recourse_costs(problem: BlockProblem, x: Tensor, w: Tensor) -> Tensor:
 
 
 def measure_costs(costs: Tensor, probabilities: Tensor, benchmarks: Tensor, risk: Risk) -> Tensor:
-    """(B,): the risk measure of scenario costs (B, S), differentiable; ties are split in order.
+    """(B,): the risk measure of scenario costs (B, S), without gradient.
 
     The CVaR part is the mean of the worst 1 - alpha of the probability, the worst case the largest
     cost of a scenario of positive probability.
@@ -375,29 +381,65 @@ def measure_costs(costs: Tensor, probabilities: Tensor, benchmarks: Tensor, risk
     if risk.alpha == 1.0:
         tail = torch.where(probabilities > 0, excess, -torch.inf).amax(dim=1)
     else:
-        order = excess.detach().argsort(dim=1, descending=True)
+        order = excess.argsort(dim=1, descending=True)
         mass = probabilities.gather(1, order)
         before = mass.cumsum(dim=1) - mass
         share = torch.minimum(mass, (1.0 - risk.alpha - before).clamp(min=0.0))
-        # The last unit of the tail is priced at eta, so that the derivative in a probability is right.
         tail = (share * excess.gather(1, order)).sum(dim=1) / (1.0 - risk.alpha)
     if risk.on_regret:
         tail = tail + (probabilities * benchmarks).sum(dim=1)
     return (1.0 - risk.beta) * expected + risk.beta * tail
 
 
+def measure_at_optimum(
+    costs: Tensor, probabilities: Tensor, benchmarks: Tensor, risk: Risk, weights: Tensor, eta: Tensor | None
+) -> Tensor:
+    """(B,): the same with the gradient that the solution's multipliers give.
+
+    Optimal scenario costs tie as a rule, and a tie has many subgradients; the scenario weights (B, S) of
+    the solution are the one that belongs to the optimal value.
+    """
+    if risk.neutral:
+        return (probabilities * costs).sum(dim=1)
+    c, p, v = costs.detach(), probabilities.detach(), benchmarks.detach()
+    tail = weights - (1.0 - risk.beta) * p
+    in_p = (1.0 - risk.beta) * c
+    if risk.alpha < 1.0:
+        assert eta is not None
+        in_p = in_p + risk.beta / (1.0 - risk.alpha) * (c - v - eta[:, None]).clamp(min=0.0)
+    in_v = -tail
+    if risk.on_regret:
+        in_p, in_v = in_p + risk.beta * v, in_v + risk.beta * p
+    change = weights * (costs - c) + in_p * (probabilities - p) + in_v * (benchmarks - v)
+    return measure_costs(c, p, v, risk) + change.sum(dim=1)
+
+
 def _objective(
-    problem: BlockProblem, probabilities: Tensor, benchmarks: Tensor, risk: Risk, x: Tensor, costs: Tensor
+    problem: BlockProblem,
+    probabilities: Tensor,
+    benchmarks: Tensor,
+    risk: Risk,
+    x: Tensor,
+    costs: Tensor,
+    weights: Tensor,
+    eta: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """First-stage cost and objective; NaN of members without a solution reaches no gradient of others."""
     missing = torch.isnan(x).any(dim=1) | torch.isnan(costs).any(dim=1)
     if not bool(missing.any()):
         first = first_stage_cost(problem, x)
-        return first, first + measure_costs(costs, probabilities, benchmarks, risk)
-    first = first_stage_cost(problem, torch.where(missing[:, None], 0.0, x))
-    risky = measure_costs(torch.where(missing[:, None], 0.0, costs), probabilities, benchmarks, risk)
-    nothing = torch.full_like(first, torch.nan)
-    return torch.where(missing, nothing, first), torch.where(missing, nothing, first + risky)
+        return first, first + measure_at_optimum(costs, probabilities, benchmarks, risk, weights, eta)
+    gone = missing[:, None]
+    first = first_stage_cost(problem, torch.where(gone, 0.0, x))
+    risky = measure_at_optimum(
+        torch.where(gone, 0.0, costs),
+        probabilities,
+        benchmarks,
+        risk,
+        torch.where(gone, 0.0, weights),
+        None if eta is None else torch.where(missing, 0.0, eta),
+    )
+    return torch.where(missing, torch.nan, first), torch.where(missing, torch.nan, first + risky)
 
 
 class _Spread:
