@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -168,3 +169,20 @@ def test_only_loopback_or_authenticated_ports_are_open(address: str) -> None:
 def test_a_folder_without_a_bundle_is_refused_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(errors.BundleError, match="is no bundle"), local_service(tmp_path):
         pass
+
+
+def test_nothing_stays_when_the_command_is_killed_while_it_starts(tiny: TinyModel) -> None:
+    command = [str(Path(sys.executable).parent / "hedgecast"), "serve", "--port", "0"]
+    process = subprocess.Popen([*command, "--bundle", str(tiny.bundle.folder)], stdout=subprocess.DEVNULL)
+    started: list[psutil.Process] = []
+    end = time.monotonic() + 60
+    while len(started) < 4 and time.monotonic() < end:
+        time.sleep(0.2)
+        started = psutil.Process(process.pid).children(recursive=True)
+    folder = Path(next(argument for argument in started[0].cmdline() if "/hc-" in argument))
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(started, timeout=60)
+    assert len(started) >= 4
+    assert not alive
+    assert not folder.exists()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -20,45 +21,63 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+import psutil
 import ray
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 
 from hedgecast.core.errors import HedgecastError, UnavailableError
 from hedgecast_workers.plan import ServePlan
+from hedgecast_workers.processes import end, family
 from hedgecast_workers.serve import APPLICATION, application
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _LOOPBACK = "127.0.0.1"
 _OBJECT_STORE_BYTES = 256 * 2**20
 # The first solve on a machine compiles kernels, for a minute or two where cores are busy.
 _START_SECONDS = 300.0
 # For the gateway and the controller; Ray only counts CPUs, and replicas ask for fractions of one.
 _SPARE_CPUS = 4
+# Ray's processes end within a second when told to.
+_PATIENCE_SECONDS = 3.0
 _QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 
 def main() -> int:
-    """Serve the plan on standard input until told to stop."""
+    """Serve the plan on standard input until told to stop, then remove the folder given as argument."""
     # Ray and its replicas print on standard output; the parent reads only what we say ourselves.
     said = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    for number in _SIGNALS:
+        signal.signal(number, _interrupt)
+    folder = Path(sys.argv[1])
     plan = ServePlan.model_validate_json(sys.stdin.readline())
-    threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
+    threading.Thread(target=_interrupt_at_end_of_input, daemon=True).start()
     try:
-        with ThreadPoolExecutor(1) as pool:
-            # While Ray starts: a damaged bundle is then one error here, not the last of a replica's retries.
-            checked = pool.submit(_open_bundle, plan.bundle.folder)
-            with _private_ray(plan, Path(sys.argv[1])):
-                checked.result()
-                with _served(plan) as address:
-                    _say(said, {"address": address})
-                    stop.wait()
+        _serve(plan, folder, said)
+    except KeyboardInterrupt:
+        return 0
     except HedgecastError as error:
         _say(said, {"reason": error.reason, "message": str(error)})
         return 1
+    finally:
+        # Also the parent's to do, but the parent may have been killed.
+        shutil.rmtree(folder, ignore_errors=True)
     return 0
+
+
+def _serve(plan: ServePlan, folder: Path, said: TextIO) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        # While Ray starts: a damaged bundle is then one error here, not the last of a replica's retries.
+        checked = pool.submit(_open_bundle, plan.bundle.folder)
+        with _private_ray(plan, folder / "ray"):
+            checked.result()
+            handle = _started(plan)
+            _say(said, {"address": _address(handle)})
+            try:
+                threading.Event().wait()
+            finally:
+                handle.drain.remote().result(timeout_s=plan.settings.drain_seconds + 5.0)
 
 
 def _say(said: TextIO, record: dict[str, str]) -> None:
@@ -72,45 +91,54 @@ def _open_bundle(folder: Path) -> None:
     Bundle.open(folder)
 
 
-def _stop_at_end_of_input(stop: threading.Event) -> None:
+def _interrupt(*_: object) -> None:
+    """Stop whatever the main thread does, once; what comes later does not disturb the clean-up."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _interrupt_at_end_of_input() -> None:
     sys.stdin.read()
-    stop.set()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextmanager
 def _private_ray(plan: ServePlan, folder: Path) -> Iterator[None]:
-    ray.init(
-        address="local",
-        num_cpus=plan.num_denoisers + plan.num_solvers + _SPARE_CPUS,
-        num_gpus=0,
-        include_dashboard=False,
-        object_store_memory=_OBJECT_STORE_BYTES,
-        _node_ip_address=_LOOPBACK,
-        _temp_dir=str(folder),
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-    )
     try:
+        ray.init(
+            address="local",
+            num_cpus=plan.num_denoisers + plan.num_solvers + _SPARE_CPUS,
+            num_gpus=0,
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            _node_ip_address=_LOOPBACK,
+            _temp_dir=str(folder),
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
         yield
     finally:
+        # Ends Serve's actors too: nobody else uses this Ray, and the gateway is drained by then. Ray's agents
+        # outlive their raylet by up to a minute.
+        started = family(os.getpid()) - {psutil.Process()}
         ray.shutdown()
+        end(started, patience_seconds=_PATIENCE_SECONDS)
 
 
-@contextmanager
-def _served(plan: ServePlan) -> Iterator[str]:
+def _started(plan: ServePlan) -> DeploymentHandle:
+    serve.start(proxy_location="Disabled", logging_config=_QUIET)
     try:
-        serve.start(proxy_location="Disabled", logging_config=_QUIET)
-        try:
-            handle = serve.run(application(plan), name=APPLICATION, route_prefix=None, logging_config=_QUIET)
-            address = str(handle.ready.remote().result(timeout_s=_START_SECONDS))
-        except (RuntimeError, TimeoutError) as error:
-            raise UnavailableError(f"the service did not start: {_why(error)}") from error
-        try:
-            yield address
-        finally:
-            handle.drain.remote().result(timeout_s=plan.settings.drain_seconds + 5.0)
-    finally:
-        serve.shutdown()
+        return serve.run(application(plan), name=APPLICATION, route_prefix=None, logging_config=_QUIET)
+    except RuntimeError as error:
+        raise UnavailableError(f"the service did not start: {_why(error)}") from error
+
+
+def _address(handle: DeploymentHandle) -> str:
+    try:
+        return str(handle.ready.remote().result(timeout_s=_START_SECONDS))
+    except TimeoutError as error:
+        raise UnavailableError(f"the service was not warm after {_START_SECONDS:.0f} s") from error
 
 
 def _why(error: Exception) -> str:

@@ -16,12 +16,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
-
 from hedgecast.core.errors import BundleError, ConfigError, HedgecastError, UnavailableError
 from hedgecast.service.backend import BundleReference
 from hedgecast.service.settings import ServiceSettings, load_settings
 from hedgecast_workers.plan import ServePlan
+from hedgecast_workers.processes import end, family
 
 # Longer than the host itself waits, so that it is the host who says why.
 _START_SECONDS = 360.0
@@ -110,7 +109,7 @@ def _process(plan: ServePlan, folder: Path) -> Iterator[Host]:
     log = folder / "host.log"
     with log.open("wb") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "hedgecast_workers.host", str(folder / "ray")],
+            [sys.executable, "-m", "hedgecast_workers.host", str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -166,29 +165,17 @@ def _address(process: subprocess.Popen[str], plan: ServePlan, log: Path) -> str:
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
-    """End the host, and whatever of its processes outlives it."""
+    """End the host; it ends its Ray, and what it could not end is ended here."""
     assert process.stdin is not None
     assert process.stdout is not None
-    family = _family(process)
+    started = family(process.pid)
     with contextlib.suppress(BrokenPipeError):
         process.stdin.close()
-    end = time.monotonic() + _STOP_SECONDS
-    while process.poll() is None and time.monotonic() < end:
+    waited = time.monotonic() + _STOP_SECONDS
+    while process.poll() is None and time.monotonic() < waited:
         # Replicas come and go until the end: who is seen late must not stay either.
-        family |= _family(process)
+        started |= family(process.pid)
         time.sleep(_POLL_SECONDS)
+    end(started, patience_seconds=_POLL_SECONDS)
     process.stdout.close()
-    _, alive = psutil.wait_procs(list(family), timeout=0 if process.poll() is None else _POLL_SECONDS)
-    for straggler in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            straggler.kill()
-    psutil.wait_procs(alive, timeout=_STOP_SECONDS)
     process.wait()
-
-
-def _family(process: subprocess.Popen[str]) -> set[psutil.Process]:
-    try:
-        parent = psutil.Process(process.pid)
-        return {parent, *parent.children(recursive=True)}
-    except psutil.NoSuchProcess:
-        return set()
