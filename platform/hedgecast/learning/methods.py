@@ -35,6 +35,8 @@ from hedgecast.scenarios.scenario_set import ScenarioSet
 METHODS = ("point", "ridge-residual", "diffusion", "diffusion-dfl")
 # Residual days are taken from this many days around the same day of the year, on both sides.
 SEASON_DAYS = 45
+# Where training holds fewer of them, the nearest in season up to this many.
+FEWEST_DAYS = 60
 # Contexts whose paths are made together: 64 x 1,000 x 24 float32 are 6 MiB.
 _CHUNK = 64
 
@@ -69,8 +71,8 @@ class Point:
 class RidgeResidual:
     """Ridge mean plus whole residual days of training, out-of-fold, from the same season.
 
-    Days within `SEASON_DAYS` of the same day of the year are drawn without repetition while there are
-    enough. A residual day keeps its shape over the hours, so ramps are as they were.
+    Days within `SEASON_DAYS` of the same day of the year, at least the nearest `FEWEST_DAYS`, are drawn
+    without repetition while there are enough. A residual day keeps its shape over the hours, so ramps are as they were.
     """
 
     mean: RidgeFit
@@ -87,7 +89,9 @@ class RidgeResidual:
         paths = torch.empty(len(windows), count, means.shape[1], dtype=torch.float64)
         for row, day in enumerate(windows.days):
             distance = np.abs(season - _day_of_year(windows.days[row : row + 1]))
-            near = np.flatnonzero(np.minimum(distance, 365 - distance) <= SEASON_DAYS)
+            distance = np.minimum(distance, 365 - distance)
+            nearest = np.sort(distance)[: min(FEWEST_DAYS, len(distance))][-1]
+            near = np.flatnonzero(distance <= max(SEASON_DAYS, nearest))
             draws = np.random.default_rng([seed, int(day.astype(np.int64))])
             chosen = draws.choice(near, size=count, replace=count > len(near))
             paths[row] = means[row] + self.residuals[torch.from_numpy(chosen)]
