@@ -83,14 +83,14 @@ def training_step(
             for parameter, slope in zip(parameters, slopes, strict=True)
         ]
         gradients, balance = balanced(gradients, task_gradients, config.task_share)
-        task_loss = float(cost)
+        task_loss = float(cost.detach())
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
     norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return StepReport(
-        noise_loss=float(noise_loss),
+        noise_loss=float(noise_loss.detach()),
         task_loss=task_loss,
         balance=balance,
         gradient_norm=float(norm),

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import cvxpy as cp
+import pytest
+import torch
+from torch import Tensor
+
+from hedgecast.diffusion.denoiser import Denoiser
+from hedgecast.diffusion.generator import Generator
+from hedgecast.learning.config import LearningConfig
+from hedgecast.learning.objective import TaskLoss, balanced, noise_matching_loss
+from hedgecast.programs.catalog.generation_scheduling import build
+from hedgecast.programs.program import TwoStageProgram
+
+DOUBLE = torch.float64
+SHORT, OVER = 5.0, 2.0
+
+
+def vectors(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(seed))
+
+
+def expectile_program() -> TwoStageProgram:
+    """Shortage costs 5 (y - z)^2, excess 2 (z - y)^2: smooth, so its derivative is known exactly."""
+    z, y = cp.Variable(2, name="plan"), cp.Parameter(2, name="load")
+    return TwoStageProgram(
+        name="expectile",
+        decision=z,
+        uncertain=y,
+        recourse_cost=SHORT * cp.sum(cp.square(cp.pos(y - z))) + OVER * cp.sum(cp.square(cp.pos(z - y))),
+    )
+
+
+def expectile(paths: Tensor) -> Tensor:
+    """(B, D) the best plan for scenarios (B, S, D), by fixed-point iteration on the weighted mean."""
+    plan = paths.mean(dim=1)
+    for _ in range(200):
+        weight = torch.where(paths > plan.unsqueeze(1), SHORT, OVER)
+        plan = (weight * paths).sum(dim=1) / weight.sum(dim=1)
+    return plan
+
+
+def test_the_joint_gradient_is_the_stated_mixture() -> None:
+    noise = [torch.tensor([3.0, 0.0]), torch.tensor([[4.0]])]
+    task = [torch.tensor([0.0, 100.0]), torch.tensor([[0.0]])]
+    joint, balance = balanced(noise, task, 0.25)
+    # |noise| = 5, |task| = 100: the task is scaled by 5 / 100.
+    torch.testing.assert_close(joint[0], torch.tensor([0.75 * 3.0, 0.25 * 5.0]))
+    torch.testing.assert_close(joint[1], torch.tensor([[0.75 * 4.0]]))
+    assert (balance.noise_norm, balance.task_norm, balance.cosine) == (5.0, 100.0, 0.0)
+
+
+def test_the_scale_of_the_task_does_not_matter() -> None:
+    noise, task = [vectors(4)], [vectors(4, seed=1)]
+    joint, balance = balanced(noise, task, 0.6)
+    scaled, scaled_balance = balanced(noise, [1e6 * task[0]], 0.6)
+    torch.testing.assert_close(joint, scaled)
+    assert balance.cosine == pytest.approx(scaled_balance.cosine)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_equal_gradients_and_a_missing_one(share: float) -> None:
+    noise = [vectors(4)]
+    joint, balance = balanced(noise, [2.0 * noise[0]], share)
+    torch.testing.assert_close(joint, noise)
+    assert balance.cosine == pytest.approx(1.0)
+    alone, balance = balanced(noise, [torch.zeros(4, dtype=DOUBLE)], share)
+    torch.testing.assert_close(alone, [(1 - share) * noise[0]])
+    assert balance.cosine == 0.0
+
+
+def test_the_task_loss_is_the_cost_of_the_best_plan() -> None:
+    paths, realized = vectors(3, 9, 2, 1), vectors(3, 2, 1, seed=1)
+    cost, solved = TaskLoss(expectile_program(), smoothing=0.0)(paths, realized)
+    error = realized[..., 0] - expectile(paths[..., 0])
+    by_hand = (SHORT * error.clamp(min=0) ** 2 + OVER * (-error).clamp(min=0) ** 2).sum(dim=1).mean()
+    assert bool(solved.all())
+    assert float(cost) == pytest.approx(float(by_hand), rel=1e-5)
+
+
+def test_the_pathwise_gradient_is_the_known_one() -> None:
+    # dz/dy_s = w_s / sum w with w the curvature that scenario s adds; dcost/dz = -2 w (y - z).
+    paths, realized = vectors(3, 9, 2, 1).requires_grad_(), vectors(3, 2, 1, seed=1)
+    cost, _ = TaskLoss(expectile_program(), smoothing=0.0)(paths, realized)
+    (found,) = torch.autograd.grad(cost, paths)
+    plan = expectile(paths.detach()[..., 0])
+    weight = torch.where(paths.detach()[..., 0] > plan.unsqueeze(1), SHORT, OVER)
+    error = realized[..., 0] - plan
+    slope = -2.0 * torch.where(error > 0, SHORT, OVER) * error / 3
+    expected = slope.unsqueeze(1) * weight / weight.sum(dim=1, keepdim=True)
+    torch.testing.assert_close(found[..., 0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_moving_all_scenarios_of_the_newsvendor_moves_its_plan() -> None:
+    # At any smoothing the plan follows a common shift one to one: the slopes sum to dcost/dz.
+    program = build(2, ramp_limit=1e3, quadratic_cost=0.0)
+    paths = (20 + vectors(4, 30, 2, 1)).requires_grad_()
+    realized = 20 + vectors(4, 2, 1, seed=1)
+    task = TaskLoss(program, smoothing=1e-2)
+    cost, _ = task(paths, realized)
+    (found,) = torch.autograd.grad(cost, paths)
+    plan = task.layer(paths.detach().flatten(2))
+    slope = torch.where(realized[..., 0] > plan, -50.0, 0.5).double() / 4
+    torch.testing.assert_close(found.sum(dim=1)[..., 0], slope, rtol=1e-3, atol=1e-4)
+
+
+def test_a_day_without_a_solution_is_masked() -> None:
+    paths, realized = vectors(3, 9, 2, 1), vectors(3, 2, 1, seed=1)
+    broken = paths.clone()
+    broken[1, 0, 0] = torch.nan
+    task = TaskLoss(expectile_program(), smoothing=0.0)
+    cost, solved = task(broken.requires_grad_(), realized)
+    rest, _ = task(paths[[0, 2]], realized[[0, 2]])
+    assert solved.tolist() == [True, False, True]
+    assert float(cost.detach()) == pytest.approx(float(rest), rel=1e-6)
+    (slope,) = torch.autograd.grad(cost, broken)
+    assert bool(torch.isfinite(slope[[0, 2]]).all())
+    assert not bool(slope[1].any())
+
+
+def test_no_solution_at_all_costs_nothing_and_says_so() -> None:
+    paths = torch.full((2, 3, 2, 1), torch.nan, dtype=DOUBLE)
+    cost, solved = TaskLoss(expectile_program(), smoothing=0.0)(paths, vectors(2, 2, 1))
+    assert float(cost) == 0.0
+    assert not bool(solved.any())
+
+
+def test_untrained_noise_matching_on_white_days_is_one_and_reproducible() -> None:
+    context, targets = vectors(400, 3), 10 + vectors(400, 4, 1, seed=1)
+    config = LearningConfig(generator=Generator.Config(denoiser=Denoiser.Config(hidden=8, num_blocks=1)))
+    model, report = Generator.fitted(config.generator, context, targets, torch.Generator().manual_seed(0))
+    losses = [
+        noise_matching_loss(
+            model, context, report.whitened.float(), config, torch.Generator().manual_seed(seed)
+        )
+        for seed in (5, 5, 6)
+    ]
+    assert torch.equal(losses[0], losses[1])
+    assert not torch.equal(losses[0], losses[2])
+    # 400 x 32 x 4 squared normals of which 400 x 4 are independent: standard error 0.035 at most.
+    assert float(losses[0].detach()) == pytest.approx(1.0, abs=0.1)

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import cvxpy as cp
+import pytest
+import torch
+from torch import Tensor
+
+from hedgecast.core.errors import NotConvergedError
+from hedgecast.diffusion.denoiser import Denoiser
+from hedgecast.diffusion.generator import Generator
+from hedgecast.learning.config import LearningConfig
+from hedgecast.learning.objective import TaskLoss, noise_matching_loss
+from hedgecast.learning.step import Batch, training_step
+from hedgecast.programs.catalog.generation_scheduling import build
+from hedgecast.programs.program import TwoStageProgram
+
+CONFIG = LearningConfig(
+    generator=Generator.Config(denoiser=Denoiser.Config(hidden=16, num_blocks=1, encoding=8)),
+    samples_per_day=8,
+    scenarios=20,
+    task_share=0.3,
+    clip_norm=1e9,
+    smoothing=1e-2,
+)
+
+
+def vectors(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def made() -> tuple[Generator, Batch]:
+    """A model off its start and twelve of its training days."""
+    context = vectors(200, 3, seed=0)
+    targets = 20 + context[:, :1, None] + vectors(200, 4, 1, seed=1)
+    draws = torch.Generator().manual_seed(2)
+    model, report = Generator.fitted(CONFIG.generator, context, targets, draws)
+    with torch.no_grad():
+        model.denoiser.exit.weight.normal_(0.0, 0.1, generator=draws)
+    whitened = report.whitened.float()[:12]
+    with torch.no_grad():
+        realized = model.finish(context[:12], whitened.unsqueeze(1))[:, 0]
+    return model, Batch(context[:12], whitened, realized)
+
+
+def parameters(model: Generator) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in model.denoiser.parameters()]
+
+
+def stepped(task: TaskLoss | None, config: LearningConfig = CONFIG) -> tuple[list[Tensor], Generator]:
+    """The gradient that a step applied: with plain descent at rate 1, what the weights lost."""
+    model, batch = made()
+    before = parameters(model)
+    optimizer = torch.optim.SGD(model.denoiser.parameters(), lr=1.0)
+    training_step(model, optimizer, batch, config, torch.Generator().manual_seed(7), task)
+    return [old - new for old, new in zip(before, parameters(model), strict=True)], model
+
+
+def norm(gradients: list[Tensor]) -> float:
+    return float(torch.cat([gradient.flatten() for gradient in gradients]).norm())
+
+
+@pytest.fixture(scope="module")
+def task() -> TaskLoss:
+    return TaskLoss(build(4, ramp_limit=1e3), smoothing=CONFIG.smoothing)
+
+
+def test_pretraining_follows_the_gradient_of_noise_matching() -> None:
+    model, batch = made()
+    loss = noise_matching_loss(model, batch.context, batch.whitened, CONFIG, torch.Generator().manual_seed(7))
+    expected = torch.autograd.grad(loss, list(model.denoiser.parameters()))
+    found, _ = stepped(None)
+    torch.testing.assert_close(found, list(expected), rtol=1e-3, atol=1e-6)
+
+
+def test_the_joint_step_mixes_both_gradients_by_norm(task: TaskLoss) -> None:
+    model, batch = made()
+    weights = list(model.denoiser.parameters())
+    draws = torch.Generator().manual_seed(7)
+    noise = torch.autograd.grad(
+        noise_matching_loss(model, batch.context, batch.whitened, CONFIG, draws), weights
+    )
+    scenarios = torch.randn(12, CONFIG.scenarios, 4, generator=draws)
+    cost, _ = task(model.sample(batch.context, scenarios, grad_steps=CONFIG.grad_steps), batch.realized)
+    slopes = torch.autograd.grad(cost, weights)
+    factor = 0.3 * norm(list(noise)) / norm(list(slopes))
+    expected = [0.7 * a + factor * b for a, b in zip(noise, slopes, strict=True)]
+    found, _ = stepped(task)
+    torch.testing.assert_close(found, expected, rtol=2e-3, atol=1e-5)
+
+
+def test_the_task_gradient_lowers_the_cost(task: TaskLoss) -> None:
+    model, batch = made()
+    only = LearningConfig.from_dict({**CONFIG.to_dict(), "task_share": 1.0, "grad_steps": 4})
+    optimizer = torch.optim.SGD(model.denoiser.parameters(), lr=0.02)
+    costs = []
+    for _ in range(12):
+        report = training_step(model, optimizer, batch, only, torch.Generator().manual_seed(3), task)
+        assert report.task_loss is not None
+        costs.append(report.task_loss)
+    assert costs[-1] < 0.98 * costs[0]
+
+
+def test_a_step_is_reproducible_and_clipped(task: TaskLoss) -> None:
+    first, _ = stepped(task)
+    second, _ = stepped(task)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    clipped, _ = stepped(task, LearningConfig.from_dict({**CONFIG.to_dict(), "clip_norm": 1e-3}))
+    assert norm(clipped) == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_no_gradient_is_left_behind(task: TaskLoss) -> None:
+    _, model = stepped(task)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_too_many_failed_solves_stop_training() -> None:
+    # The recourse delivers at most 1: every day has scenarios that cannot be met.
+    plan, load, delivery = cp.Variable(4, name="plan"), cp.Parameter(4, name="load"), cp.Variable(4)
+    program = TwoStageProgram(
+        name="short",
+        decision=plan,
+        uncertain=load,
+        constraints=[plan >= 0, plan <= 1],
+        recourse_cost=cp.sum(delivery),
+        recourse_constraints=[delivery >= 0, delivery <= 1, plan + delivery >= load],
+    )
+    model, batch = made()
+    optimizer = torch.optim.SGD(model.denoiser.parameters(), lr=1.0)
+    with pytest.raises(NotConvergedError, match=r"12 of 12 solves.*largest_unsolved_share"):
+        training_step(
+            model,
+            optimizer,
+            batch,
+            CONFIG,
+            torch.Generator().manual_seed(0),
+            TaskLoss(program, smoothing=0.0),
+        )
