@@ -72,7 +72,8 @@ class RidgeResidual:
     """Ridge mean plus whole residual days of training, out-of-fold, from the same season.
 
     Days within `SEASON_DAYS` of the same day of the year, at least the nearest `FEWEST_DAYS`, are drawn
-    without repetition while there are enough. A residual day keeps its shape over the hours, so ramps are as they were.
+    without repetition while there are enough. A residual day keeps its shape over the hours, so ramps are
+    as they were.
     """
 
     mean: RidgeFit

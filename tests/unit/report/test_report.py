@@ -26,11 +26,12 @@ def make_page() -> Page:
             crps=float("nan"), coverage=float("nan"),
         ),
         MethodRow(
-            label="ridge", cost=50.0, regret=45.0, difference=0.0, interval=(0.0, 0.0), crps=1.0, coverage=0.9,
-            baseline=True,
+            label="ridge", cost=50.0, regret=45.0, difference=0.0, interval=(0.0, 0.0),
+            crps=1.0, coverage=0.9, baseline=True,
         ),
         MethodRow(
-            label="diffusion", cost=48.0, regret=43.0, difference=-2.0, interval=(-3.0, -1.0), crps=0.9, coverage=0.88
+            label="diffusion", cost=48.0, regret=43.0, difference=-2.0, interval=(-3.0, -1.0),
+            crps=0.9, coverage=0.88,
         ),
     )  # fmt: skip
     return Page(
