@@ -7,6 +7,8 @@ no dense first-stage system is ever built.
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor
 
@@ -58,6 +60,29 @@ def merge_stages(problem: BlockProblem) -> BlockProblem:
             [(problem.G, 0, 0), (problem.U, problem.G.shape[0], 0), (problem.V, problem.G.shape[0], n)],
         ),
         k=_join([problem.g[:, None], problem.k]),
+    )
+
+
+def mean_scenario(problem: BlockProblem, probabilities: Tensor) -> BlockProblem:
+    """A program without recourse columns and rows, with its scenarios' costs averaged into one.
+
+    Differentiable in every tensor and in the probabilities (B, S).
+    """
+
+    def average(values: Tensor) -> Tensor:
+        if values.shape[1] == 1:
+            return values * probabilities.sum(dim=1)[:, None, None]
+        return probabilities[:, None] @ values.expand(probabilities.shape[0], -1, -1)
+
+    return dataclasses.replace(
+        problem,
+        num_scenarios=1,
+        O=dataclasses.replace(problem.O, values=average(problem.O.values)),
+        o=average(problem.o),
+        e=average(problem.e[:, :, None])[:, :, 0],
+        h=problem.h[:, :1],
+        k=problem.k[:, :1],
+        c=problem.c[:, :1],
     )
 
 

@@ -22,7 +22,7 @@ from hedgecast.decisions.compiled import CompiledSolver, compiled_applies
 from hedgecast.decisions.implicit import INPUT_NAMES, MATRIX_NAMES, VECTOR_NAMES, Solved, differentiable
 from hedgecast.decisions.interior_point import Iterate, Outcome, Point
 from hedgecast.decisions.scenario_blocks import analyze_blocks, pattern_key
-from hedgecast.decisions.single_scenario import merge_stages
+from hedgecast.decisions.single_scenario import mean_scenario, merge_stages
 from hedgecast.programs.blocks import BlockProblem
 from hedgecast.programs.risk import EXPECTATION, Risk
 from hedgecast.programs.solution import Verdict
@@ -200,6 +200,16 @@ class StructuredBackend:
         _check_shapes(problem, probabilities, benchmarks)
         if benchmarks is None:
             benchmarks = probabilities.new_zeros(1, 1).expand_as(probabilities)
+        bare = problem.num_recourse == 0 and problem.W.shape[0] == 0 and problem.V.shape[0] == 0
+        if bare and risk.neutral and problem.num_scenarios > 1:
+            mean = self.solve_blocks(
+                mean_scenario(problem, probabilities),
+                torch.ones_like(probabilities[:, :1]),
+                tolerance=tolerance,
+                max_iterations=max_iterations,
+                smoothing=smoothing,
+            )
+            return _with_scenarios(problem, probabilities, benchmarks, risk, mean)
         if problem.num_scenarios == 1:
             merged = self._solve(
                 merge_stages(problem), probabilities, EXPECTATION, benchmarks, tolerance, max_iterations,
@@ -483,6 +493,28 @@ def _valid_members(problem: BlockProblem, probabilities: Tensor, benchmarks: Ten
         for tensor in tensors:
             valid = valid & torch.isfinite(tensor).reshape(tensor.shape[0], -1).all(dim=1)
     return valid
+
+
+def _with_scenarios(
+    problem: BlockProblem, probabilities: Tensor, benchmarks: Tensor, risk: Risk, mean: StructuredSolution
+) -> StructuredSolution:
+    """The solution of a program without recourse from that of its mean scenario."""
+    B, S = problem.num_contexts, problem.num_scenarios
+    missing = torch.isnan(mean.x).any(dim=1)
+    x = torch.where(missing[:, None], 0.0, mean.x)
+    costs = recourse_costs(problem, x, x.new_zeros(B, S, 0)).expand(B, S)
+    costs = torch.where(missing[:, None], torch.nan, costs)
+    first_cost, objective = _objective(
+        problem, probabilities, benchmarks, risk, mean.x, costs, probabilities.detach(), None
+    )
+    return dataclasses.replace(
+        mean,
+        scenario_costs=costs,
+        first_cost=first_cost,
+        objective=objective,
+        weights=probabilities.detach(),
+        certificate=mean.certificate.expand(B, S, 0),
+    )
 
 
 def _split(problem: BlockProblem, merged: StructuredSolution) -> StructuredSolution:
