@@ -70,22 +70,26 @@ def table_of(evaluation: Evaluation) -> Table:
     days = len(evaluation.backtest.days)
     table = Table(title=f"Realized cost per day over {days} days")
     table.add_column("method", no_wrap=True)
-    for heading in ("count", "cost", "less the baseline's", "regret", "CRPS", "in 90 %"):
+    for heading in ("count", "cost", "to baseline", "regret", "CRPS", "in 90 %"):
         table.add_column(heading, justify="right")
     for row in evaluation.rows:
         realism, difference = evaluation.realism[row.label], row.difference
         table.add_row(
             row.label,
             str(row.num_scenarios),
-            f"{row.cost:.2f}",
+            _figure(row.cost),
             "baseline"
             if row.is_baseline
-            else f"{difference.mean:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}]",
-            f"{row.regret:.2f}",
-            f"{realism.crps:.3f}",
+            else f"{_figure(difference.mean)} [{_figure(difference.low)}, {_figure(difference.high)}]",
+            _figure(row.regret),
+            f"{realism.crps:.4g}",
             "-" if row.num_scenarios == 1 else f"{realism.coverage:.1%}",
         )
     return table
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.2f}" if abs(value) < 10_000 else f"{value:,.0f}"
 
 
 def _names(text: str) -> tuple[str, ...]:
