@@ -67,8 +67,6 @@ def test_german_features_stay_near_training(german_cache, monkeypatch):
 
 @pytest.mark.shared
 def test_vic_elec():
-    if not SHARED.exists():
-        pytest.skip(f"NEEDS {SHARED}, beside the checkout")
     config, split, parameters = study("vic_elec", path=str(SHARED))
     windows, made = parts(config, split)
     assert windows.report.days == len(windows) == 731 - 2
