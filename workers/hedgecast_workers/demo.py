@@ -102,12 +102,12 @@ def run_demo(study: Study, output: Path, *, day: str, scenarios: int, console: C
         validation = evaluate(
             prepared, prepared.split.validation, methods, count=scenarios, seed=seed, console=console
         )
-    with steps.step("export and register"):
+    with steps.step("export and register", waiting="tracing and checking the graphs"):
         model = methods["diffusion-dfl"]
         assert isinstance(model, Diffusion)
         bundle = bundle_of(prepared, model, validation, output / "bundle")
         version, refusal = _promote(bundle, output / "registry", console)
-    with steps.step("serve and ask"):
+    with steps.step("serve and ask", waiting="starting Ray, warming up the model"):
         answer, service_mib = _ask(prepared, bundle, version, row, output, scenarios, seed)
         show(answer, console)
     with steps.step("decide every test day"):

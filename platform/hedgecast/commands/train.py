@@ -67,7 +67,10 @@ def train(
         )
     method = methods[name]
     assert isinstance(method, Diffusion)
-    with steps.step("export and register"), tempfile.TemporaryDirectory(prefix="hedgecast-") as folder:
+    with (
+        steps.step("export and register", waiting="tracing the graphs"),
+        tempfile.TemporaryDirectory(prefix="hedgecast-") as folder,
+    ):
         bundle = bundle_of(prepared, method, evaluation, output or Path(folder) / "bundle")
         store = ModelStore(registry)
         version = store.register(bundle)
