@@ -86,6 +86,54 @@ def mean_scenario(problem: BlockProblem, probabilities: Tensor) -> BlockProblem:
     )
 
 
+def recourse_alone(problem: BlockProblem, x: Tensor) -> BlockProblem:
+    """B * S deterministic programs in w: every scenario's recourse with the first stage fixed at x (B, n).
+
+    Differentiable in every tensor and in x.
+    """
+    B, S = problem.num_contexts, problem.num_scenarios
+    column = x[:, None]
+
+    def times(matrix: SparseMatrix, vector: Tensor) -> Tensor:
+        """(1 or B, 1 or S, rows)."""
+        terms = matrix.values * vector[:, :, matrix.cols]
+        return terms.new_zeros(*terms.shape[:2], matrix.shape[0]).index_add(2, matrix.rows, terms)
+
+    def apart(values: Tensor) -> Tensor:
+        if values.shape[:2] == (1, 1):
+            return values
+        return values.expand(B, S, *values.shape[2:]).reshape(B * S, 1, *values.shape[2:])
+
+    def spread(matrix: SparseMatrix) -> SparseMatrix:
+        return dataclasses.replace(matrix, values=apart(matrix.values))
+
+    values = problem.q.new_zeros
+    in_x = 0.5 * times(problem.O, column) + problem.o
+    return BlockProblem(
+        num_contexts=B * S,
+        num_scenarios=1,
+        P=_empty(problem, 0, 0),
+        q=values(1, 0),
+        d=values(1),
+        A=_empty(problem, 0, 0),
+        a=values(1, 0),
+        G=_empty(problem, 0, 0),
+        g=values(1, 0),
+        Q=spread(problem.Q),
+        R=_empty(problem, problem.num_recourse, 0),
+        O=_empty(problem, 0, 0),
+        o=values(1, 1, 0),
+        c=apart(problem.c + times(problem.R, column)),
+        e=apart(problem.e + (in_x * column).sum(dim=2)),
+        T=_empty(problem, problem.T.shape[0], 0),
+        W=spread(problem.W),
+        h=apart(problem.h - times(problem.T, column)),
+        U=_empty(problem, problem.U.shape[0], 0),
+        V=spread(problem.V),
+        k=apart(problem.k - times(problem.U, column)),
+    )
+
+
 def _empty(problem: BlockProblem, rows: int, cols: int) -> SparseMatrix:
     index = problem.P.rows.new_zeros(0)
     return SparseMatrix(index, index, (rows, cols), problem.q.new_zeros(1, 1, 0))

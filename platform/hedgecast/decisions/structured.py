@@ -22,7 +22,7 @@ from hedgecast.decisions.compiled import CompiledSolver, compiled_applies
 from hedgecast.decisions.implicit import INPUT_NAMES, MATRIX_NAMES, VECTOR_NAMES, Solved, differentiable
 from hedgecast.decisions.interior_point import Iterate, Outcome, Point
 from hedgecast.decisions.scenario_blocks import analyze_blocks, pattern_key
-from hedgecast.decisions.single_scenario import mean_scenario, merge_stages
+from hedgecast.decisions.single_scenario import mean_scenario, merge_stages, recourse_alone
 from hedgecast.programs.blocks import BlockProblem
 from hedgecast.programs.risk import EXPECTATION, Risk
 from hedgecast.programs.solution import Verdict
@@ -216,9 +216,43 @@ class StructuredBackend:
                 smoothing, warm_start,
             )  # fmt: skip
             return _split(problem, merged)
-        return self._solve(
+        found = self._solve(
             problem, probabilities, risk, benchmarks, tolerance, max_iterations, smoothing, warm_start
         )
+        if risk.neutral or risk.beta < 1.0 or problem.num_recourse == 0:
+            return found
+        return self._with_optimal_recourse(
+            problem, probabilities, found, tolerance, max_iterations, smoothing
+        )
+
+    def _with_optimal_recourse(
+        self,
+        problem: BlockProblem,
+        probabilities: Tensor,
+        found: StructuredSolution,
+        tolerance: float,
+        max_iterations: int,
+        smoothing: float,
+    ) -> StructuredSolution:
+        """The solution with the cost of the best recourse to its decision in every scenario.
+
+        A pure tail measure gives scenarios outside the tail no weight: any recourse that keeps them out
+        of the tail is optimal for it, so their costs have to be found with the decision fixed.
+        """
+        missing = torch.isnan(found.x).any(dim=1)
+        x = torch.where(missing[:, None], 0.0, found.x)
+        apart = recourse_alone(problem, x)
+        # An interior point of the rows: a decision at its residuals may miss a scenario's rows by as much.
+        alone = self.solve_blocks(
+            apart,
+            probabilities.new_ones(apart.num_contexts, 1),
+            tolerance=tolerance,
+            max_iterations=max_iterations,
+            smoothing=smoothing,
+        )
+        costs = alone.scenario_costs.reshape(probabilities.shape)
+        kept = torch.isnan(costs.detach()) | missing[:, None]
+        return dataclasses.replace(found, scenario_costs=torch.where(kept, found.scenario_costs, costs))
 
     def _solve(
         self,

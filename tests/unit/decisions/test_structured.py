@@ -293,3 +293,29 @@ def test_eight_threads_share_one_backend(problems):
 def test_wrong_shapes_are_refused(structured, problems):
     with pytest.raises(ShapeError, match="probabilities has shape"):
         structured.solve_blocks(problems.schedule(paths(0, 2, 3)), uniform(2, 4))
+
+
+def test_costs_outside_the_tail_are_those_of_the_best_recourse(structured, problems):
+    problem, p = problems.schedule(paths(14, 2, 6)), uniform(2, 6)
+    found = structured.solve_blocks(problem, p, risk=Risk(1.0, 0.8), tolerance=1e-9)
+    y, x = problem.k[:, :, :6] * -1.0, found.x[:, None]
+    short, over = (y - x).clamp(min=0), (x - y).clamp(min=0)
+    expected = (50.0 * short + 0.5 * over + 0.5 * (x - y) ** 2).sum(dim=2)
+    torch.testing.assert_close(found.scenario_costs, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_program_without_recourse_needs_its_mean_only(structured, problems):
+    problem, p = problems.random(21, B=2, S=4)
+    bare = dataclasses.replace(
+        problem, Q=problems.empty(0, 0), R=problems.empty(0, 3), c=problem.c[:, :, :0],
+        T=problems.empty(0, 3), W=problems.empty(0, 0), h=problem.h[:, :, :0],
+        U=problems.empty(0, 3), V=problems.empty(0, 0), k=problem.k[:, :, :0],
+    )  # fmt: skip
+    leaf = bare.o.clone().requires_grad_()
+    found = structured.solve_blocks(dataclasses.replace(bare, o=leaf), p, tolerance=1e-9)
+    for member in range(2):
+        expected, _ = problems.clarabel(bare, p, member)
+        assert float(found.objective[member].detach()) == pytest.approx(expected, rel=1e-6)
+    assert found.scenario_costs.shape == (2, 4)
+    (slope,) = torch.autograd.grad(found.objective.sum(), leaf)
+    torch.testing.assert_close(slope, p[:, :, None] * found.x.detach()[:, None], rtol=1e-5, atol=1e-6)
