@@ -55,7 +55,11 @@ def main() -> None:
     """Run the command line; errors end with one message on stderr and exit code 2."""
     homes = _homes()
     asked = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), None)
-    app = build([asked] if asked in homes else list(homes))
+    if asked in homes:
+        app = build([asked])
+    else:
+        # Only help needs them all; the version needs none, and Typer wants at least one.
+        app = build(["models"] if "--version" in sys.argv[1:] else list(homes))
     try:
         app()
     except HedgecastError as error:
