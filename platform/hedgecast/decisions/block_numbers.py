@@ -6,7 +6,7 @@ A tensor of size 1 along contexts or scenarios stays so: a deterministic matrix 
 from __future__ import annotations
 
 import dataclasses
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -140,7 +140,7 @@ def make_numbers(problem: BlockProblem, probability: Tensor, benchmark: Tensor) 
     S = problem.num_scenarios
     measure = probability.clamp(min=0.01 / S)
     first = {name: getattr(problem, name).dense()[:, 0].detach() for name in ("P", "A", "G")}
-    matrices = {name: _entries(getattr(problem, name)) for name in MATRICES}
+    matrices: dict[str, Any] = {name: _entries(getattr(problem, name)) for name in MATRICES}
     vectors = {name: getattr(problem, name).detach().permute(2, 0, 1) for name in VECTORS}
     return Numbers(
         num_contexts=problem.num_contexts,

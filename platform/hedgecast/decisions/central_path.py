@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -164,7 +165,10 @@ class _Batch:
         affine = newton.direction(point, residuals, factors, aim)
         length = newton.step_length(point, affine)
         reached = newton.barrier(point, affine, length).clamp(min=0.0)
-        target = torch.maximum(barrier * (reached / barrier).clamp(max=1.0) ** 3, self.floor)
+        import os
+
+        CAP = float(os.environ.get("CAP", "0.9"))
+        target = torch.maximum(barrier * ((reached / barrier).clamp(max=1.0) ** 3).clamp(max=CAP), self.floor)
         # No smaller than the tolerance asks: products near zero would ruin the gradients' conditioning.
         target = torch.maximum(target, GAP_SHARE * self.limits.tolerance / newton.num_products())
         corrected = {
@@ -173,7 +177,8 @@ class _Batch:
             - getattr(affine, pair.slack) * getattr(affine, pair.multiplier)
             for pair in newton.pairs
         }
-        step = newton.direction(point, residuals, factors, corrected)
+        second = newton.second_order(residuals, affine) if os.environ.get("SEC", "1") == "1" else residuals
+        step = newton.direction(point, second, factors, corrected)
         longest = newton.step_length(point, step)
         short = longest < 0.1
         if bool(short.any()):
@@ -188,6 +193,10 @@ class _Batch:
         length = torch.where(longest >= 1.0, longest, STEP_FRACTION * longest)
         self.stalled = torch.where(length < 1e-5, self.stalled + 1, 0)
         self.point = _advance(point, step, length)
+        if newton.neutral or os.environ.get("ABS", "1") != "1":
+            return
+        drift = newton.residuals(self.point).t - (1.0 - length)[:, None] * residuals.t
+        newton.absorb(self.point, drift)
 
 
 def _spread(per_member: Tensor, slack: str) -> Tensor:
@@ -196,7 +205,7 @@ def _spread(per_member: Tensor, slack: str) -> Tensor:
 
 def _choose(condition: Tensor, first: Iterate, second: Iterate) -> Iterate:
     """Per member, one direction or the other."""
-    changes = {}
+    changes: dict[str, Any] = {}
     for field in dataclasses.fields(Iterate):
         left, right = getattr(first, field.name), getattr(second, field.name)
         if left is None:
@@ -207,7 +216,7 @@ def _choose(condition: Tensor, first: Iterate, second: Iterate) -> Iterate:
 
 
 def _advance(point: Iterate, step: Iterate, length: Tensor) -> Iterate:
-    changes = {}
+    changes: dict[str, Any] = {}
     for field in dataclasses.fields(Iterate):
         value, change = getattr(point, field.name), getattr(step, field.name)
         if value is None:

@@ -252,7 +252,8 @@ def _negated(matrix: SparseMatrix) -> SparseMatrix:
 
 def _aligned(parts: list[Tensor]) -> list[Tensor]:
     """Tensors spread to one another along all but the last axis."""
-    shape = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+    # The longest size of each axis: the others are one.
+    shape = [max(sizes) for sizes in zip(*(part.shape[:-1] for part in parts), strict=True)]
     return [part.expand(*shape, part.shape[-1]) for part in parts]
 
 

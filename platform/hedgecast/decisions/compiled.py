@@ -21,7 +21,7 @@ from torch import Tensor
 from hedgecast.decisions.block_factor import BlockIndex
 from hedgecast.decisions.block_numbers import Numbers
 from hedgecast.decisions.central_path import Limits, follow_central_path
-from hedgecast.decisions.interior_point import Iterate, Outcome, Quality
+from hedgecast.decisions.interior_point import Iterate, Outcome, Point, Quality
 from hedgecast.decisions.kernels_adjoint import Adjoint, adjoint_contexts
 from hedgecast.decisions.kernels_context import Report, Results, Settings, solve_contexts
 from hedgecast.decisions.kernels_first import FirstStage
@@ -126,7 +126,7 @@ class CompiledPoint:
         chosen = members.numpy()
         return CompiledPoint(self.num_scenarios, Results(*(array[chosen] for array in self.arrays)))
 
-    def put(self, members: Tensor, part: Iterate) -> None:
+    def put(self, members: Tensor, part: Point) -> None:
         """Write other solutions over those of some members."""
         chosen = members.numpy()
         for name in ("x", "equality", "multiplier", "slack"):
@@ -340,13 +340,14 @@ def _first_stage(problem: BlockProblem, numbers: Numbers) -> FirstStage:
             return False, _array(tensor[:, 0]), np.zeros((1, 1, 1))
         return True, np.zeros((1, 1)), _array(tensor)
 
-    return FirstStage(
+    parts: tuple[Any, ...] = (
         *indices(problem.P), _array(problem.P.values[:, 0]), _array(problem.q),
         *by_rows(problem.A), _array(problem.a),
         *by_rows(problem.G), _array(problem.g),
         *indices(problem.O), *split(problem.O.values), *split(problem.o),
         _array(problem.e), _array(numbers.cost_scale),
     )  # fmt: skip
+    return FirstStage(*parts)
 
 
 @functools.cache

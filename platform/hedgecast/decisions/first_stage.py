@@ -79,7 +79,8 @@ def _robust_cholesky(matrix: Tensor, regularization: Tensor) -> Tensor:
         if not bool(broken.any()):
             break
         shift = torch.where(broken, shift * 100.0, shift)
-    return factor
+    result: Tensor = factor
+    return result
 
 
 def _cholesky_solve(rhs: Tensor, factor: Tensor) -> Tensor:

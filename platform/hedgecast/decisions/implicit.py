@@ -17,6 +17,7 @@ scaled costs; the scale cancels, because g is not scaled and M^-1 undoes it.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -62,8 +63,8 @@ def differentiable(
     """Solutions x (B, n), w (B, S, m) and scenario costs (B, S), with gradients where asked for."""
     inputs = [getattr(problem, name).values for name in MATRIX_NAMES]
     inputs += [getattr(problem, name) for name in VECTOR_NAMES]
-    outputs: tuple[Tensor, Tensor, Tensor] = ImplicitSolve.apply(solved, *inputs, probability, benchmark)
-    return outputs
+    apply: Callable[..., tuple[Tensor, Tensor, Tensor]] = ImplicitSolve.apply
+    return apply(solved, *inputs, probability, benchmark)
 
 
 class ImplicitSolve(torch.autograd.Function):
@@ -78,13 +79,13 @@ class ImplicitSolve(torch.autograd.Function):
         return solved.x.clone(), solved.w.clone(), solved.costs.clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx, grad_x, grad_w, grad_costs):  # type: ignore[no-untyped-def]
         """Gradients of every input that asks for one."""
         solved: Solved = ctx.solved
         wanted = {name for name, needed in zip(INPUT_NAMES, ctx.needs_input_grad[1:], strict=True) if needed}
         terms = {} if not solved.members.numel() else _gradients(solved, grad_x, grad_w, grad_costs, wanted)
-        results = []
+        results: list[Tensor | None] = []
         for name, shape in zip(INPUT_NAMES, ctx.shapes, strict=True):
             if name not in wanted:
                 results.append(None)
@@ -170,7 +171,8 @@ def _gradients(
     if solved.compiled is not None:
         assert isinstance(point, CompiledPoint)
         gx = gx + _weighted_slopes(data, point.x, gc)
-        adjoint = _Adjoint(*solved.compiled.adjoint(point, gx, gw, gc, wanted), None)
+        dx, dw, equality, multiplier, y, z = solved.compiled.adjoint(point, gx, gw, gc, wanted)
+        adjoint = _Adjoint(dx, dw, equality, multiplier, y, z, None)
     else:
         iterate = point.iterate()
         cost_w, cost_x = data.cost_gradient(iterate.x.T[:, :, None], iterate.w)
@@ -273,7 +275,7 @@ def _row_gradients(newton: Newton, point: Point, adjoint: _Adjoint, wanted: set[
     """T, W, h, U, V and k: multiplier * change of the column + change of the multiplier * column."""
     data = newton.numbers
     x, ax = point.x.T[:, :, None], adjoint.x.T[:, :, None]
-    terms = {}
+    terms: dict[str, Tensor] = {}
     for name in ("T", "W", "U", "V"):
         if name in wanted:
             value, a_value = (x, ax) if name in "TU" else (point.w, adjoint.w)

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -81,7 +81,7 @@ class Iterate:
 
     def map(self, function: Callable[[Tensor, int], Tensor]) -> Iterate:
         """``function(value, member axis)`` of every variable."""
-        changes = {}
+        changes: dict[str, Any] = {}
         for name in FIELDS:
             value = getattr(self, name)
             changes[name] = None if value is None else function(value, 1 if name in "wyzs" else 0)
@@ -95,7 +95,7 @@ class Iterate:
         """Itself; other points build one."""
         return self
 
-    def put(self, members: Tensor, part: Iterate) -> None:
+    def put(self, members: Tensor, part: Point) -> None:
         """Write the variables of some members into this iterate."""
         for name in FIELDS:
             value = getattr(self, name)
@@ -161,7 +161,7 @@ class Point(Protocol):
     def mu(self) -> Tensor | None: ...  # noqa: D102
     def select(self, members: Tensor) -> Point: ...  # noqa: D102
     def iterate(self) -> Iterate: ...  # noqa: D102
-    def put(self, members: Tensor, part: Iterate) -> None: ...  # noqa: D102
+    def put(self, members: Tensor, part: Point) -> None: ...  # noqa: D102
 
 
 class Outcome(NamedTuple):
@@ -362,6 +362,36 @@ class Newton:
                 step.nu = residuals.u - step.mu
                 step.u = (complementarity["u"] - point.u * step.nu) / point.nu * self.live
         return step
+
+    def second_order(self, residuals: Residuals, step: Iterate) -> Residuals:
+        """The residuals with the terms of second order in a step: products of mu with w and x, curved costs."""
+        if step.mu is None:
+            return residuals
+        assert residuals.t is not None
+        data = self.numbers
+        column = step.x.T[:, :, None]
+        in_w = data.Q.apply(step.w) + data.R.apply(column)
+        in_x = data.R.apply_transposed(step.w) + data.O.apply(column)
+        weight = self.scale * self.live * step.mu
+        curvature = 0.5 * ((in_w * step.w).sum(dim=0) + (in_x * column).sum(dim=0))
+        return residuals._replace(
+            w=residuals.w + weight * in_w,
+            x=residuals.x + (in_x * (weight * data.measure)).sum(dim=2).T,
+            t=residuals.t + self.scale * self.live * curvature,
+        )
+
+    def absorb(self, point: Iterate, excess: Tensor) -> None:
+        """Move u, t and eta up so that the epigraph rows' residuals lose ``excess`` (B, S)."""
+        assert point.t is not None
+        assert point.eta is not None
+        above = excess.clamp(min=0.0)
+        if point.u is not None:
+            point.u = point.u + above
+        else:
+            most = above.amax(dim=1)
+            point.eta = point.eta + most
+            point.t = point.t + (most[:, None] - above) * self.live
+        point.t = point.t + (above - excess)
 
     def multiply(
         self, point: Iterate, x: Tensor, equality: Tensor, nodes: Tensor, mu: Tensor | None

@@ -323,9 +323,13 @@ def _levels(structs: list[list[int]], starts: IntArray, num_nodes: int, locate: 
     levels = []
     for level in range(int(depth.max()) + 1 if num_nodes else 0):
         columns = np.flatnonzero(depth == level)
-        entries, entry_column, entry_row = [], [], []
-        target, left, right = [], [], []
-        for col in columns:
+        entries: list[int] = []
+        entry_column: list[int] = []
+        entry_row: list[int] = []
+        target: list[int] = []
+        left: list[int] = []
+        right: list[int] = []
+        for col in columns.tolist():
             first, local = num_nodes + int(starts[col]), len(entries)
             for a, row_a in enumerate(structs[col]):
                 entries.append(first + a)
