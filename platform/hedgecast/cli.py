@@ -53,13 +53,13 @@ def build(names: list[str]) -> typer.Typer:
 
 def main() -> None:
     """Run the command line; errors end with one message on stderr and exit code 2."""
+    if sys.argv[1:] == ["--version"]:
+        # Before any command is loaded: they bring torch and CVXPY with them.
+        print(__version__)
+        return
     homes = _homes()
     asked = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), None)
-    if asked in homes:
-        app = build([asked])
-    else:
-        # Only help needs them all; the version needs none, and Typer wants at least one.
-        app = build(["models"] if "--version" in sys.argv[1:] else list(homes))
+    app = build([asked] if asked in homes else list(homes))
     try:
         app()
     except HedgecastError as error:
@@ -68,17 +68,10 @@ def main() -> None:
         sys.exit(2)
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
-        print(__version__)
-        raise typer.Exit
-
-
 def _root(
-    version: bool = typer.Option(
-        False, "--version", help="Print the version and leave.", is_eager=True, callback=_print_version
-    ),
+    version: bool = typer.Option(False, "--version", help="Print the version and leave."),
 ) -> None:
+    # `main` answers it; it stands here for the help.
     del version
 
 
