@@ -165,10 +165,7 @@ class _Batch:
         affine = newton.direction(point, residuals, factors, aim)
         length = newton.step_length(point, affine)
         reached = newton.barrier(point, affine, length).clamp(min=0.0)
-        import os
-
-        CAP = float(os.environ.get("CAP", "0.9"))
-        target = torch.maximum(barrier * ((reached / barrier).clamp(max=1.0) ** 3).clamp(max=CAP), self.floor)
+        target = torch.maximum(barrier * (reached / barrier).clamp(max=1.0) ** 3, self.floor)
         # No smaller than the tolerance asks: products near zero would ruin the gradients' conditioning.
         target = torch.maximum(target, GAP_SHARE * self.limits.tolerance / newton.num_products())
         corrected = {
@@ -177,8 +174,7 @@ class _Batch:
             - getattr(affine, pair.slack) * getattr(affine, pair.multiplier)
             for pair in newton.pairs
         }
-        second = newton.second_order(residuals, affine) if os.environ.get("SEC", "1") == "1" else residuals
-        step = newton.direction(point, second, factors, corrected)
+        step = newton.direction(point, residuals, factors, corrected)
         longest = newton.step_length(point, step)
         short = longest < 0.1
         if bool(short.any()):
@@ -193,10 +189,6 @@ class _Batch:
         length = torch.where(longest >= 1.0, longest, STEP_FRACTION * longest)
         self.stalled = torch.where(length < 1e-5, self.stalled + 1, 0)
         self.point = _advance(point, step, length)
-        if newton.neutral or os.environ.get("ABS", "1") != "1":
-            return
-        drift = newton.residuals(self.point).t - (1.0 - length)[:, None] * residuals.t
-        newton.absorb(self.point, drift)
 
 
 def _spread(per_member: Tensor, slack: str) -> Tensor:

@@ -363,36 +363,6 @@ class Newton:
                 step.u = (complementarity["u"] - point.u * step.nu) / point.nu * self.live
         return step
 
-    def second_order(self, residuals: Residuals, step: Iterate) -> Residuals:
-        """The residuals with the terms of second order in a step: products of mu with w and x, curved costs."""
-        if step.mu is None:
-            return residuals
-        assert residuals.t is not None
-        data = self.numbers
-        column = step.x.T[:, :, None]
-        in_w = data.Q.apply(step.w) + data.R.apply(column)
-        in_x = data.R.apply_transposed(step.w) + data.O.apply(column)
-        weight = self.scale * self.live * step.mu
-        curvature = 0.5 * ((in_w * step.w).sum(dim=0) + (in_x * column).sum(dim=0))
-        return residuals._replace(
-            w=residuals.w + weight * in_w,
-            x=residuals.x + (in_x * (weight * data.measure)).sum(dim=2).T,
-            t=residuals.t + self.scale * self.live * curvature,
-        )
-
-    def absorb(self, point: Iterate, excess: Tensor) -> None:
-        """Move u, t and eta up so that the epigraph rows' residuals lose ``excess`` (B, S)."""
-        assert point.t is not None
-        assert point.eta is not None
-        above = excess.clamp(min=0.0)
-        if point.u is not None:
-            point.u = point.u + above
-        else:
-            most = above.amax(dim=1)
-            point.eta = point.eta + most
-            point.t = point.t + (most[:, None] - above) * self.live
-        point.t = point.t + (above - excess)
-
     def multiply(
         self, point: Iterate, x: Tensor, equality: Tensor, nodes: Tensor, mu: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
