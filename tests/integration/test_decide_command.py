@@ -1,0 +1,117 @@
+"""``hedgecast decide`` as a planner types it, against a real server in this process."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hedgecast.client import Client
+from hedgecast.service.backend import BundleReference
+from hedgecast.service.background import background_server
+from hedgecast.service.bundles import local_model
+from hedgecast.service.local import LocalBackend
+from hedgecast.service.settings import load_settings
+from hedgecast.testing import TinyModel, make_tiny_model
+
+PROGRAM = Path(sys.executable).parent / "hedgecast"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    return make_tiny_model(tmp_path_factory.mktemp("decide"))
+
+
+@pytest.fixture(scope="module")
+def address(tiny: TinyModel) -> Iterator[str]:
+    reference = BundleReference(folder=tiny.bundle.folder, name="tiny", version="1", aliases=("champion",))
+    backend = LocalBackend([local_model(reference)])
+    with background_server(backend, load_settings(port=0)) as where:
+        yield where
+    backend.close()
+
+
+@pytest.fixture
+def files(tiny: TinyModel, tmp_path: Path) -> tuple[Path, Path]:
+    lines = (tiny.bundle.folder.parent / "tiny.csv").read_text().splitlines()
+    times, _ = tiny.split.test.steps_of(10)
+    start = next(
+        row for row, line in enumerate(lines) if line.startswith(str(times[0])[:16].replace("T", " "))
+    )
+    history, known = tmp_path / "history.csv", tmp_path / "known.csv"
+    history.write_text("\n".join([lines[0], *lines[start - 192 : start]]) + "\n")
+    known.write_text("\n".join([lines[0], *lines[start : start + 24]]) + "\n")
+    return history, known
+
+
+def decide(address: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [PROGRAM, "decide", "--address", address, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_command_answers_as_the_client(address: str, files: tuple[Path, Path], tiny: TinyModel) -> None:
+    history, known = files
+    result = decide(
+        address, "--model", "tiny@champion", "--rows", str(history), "--known", str(known),
+        "--scenarios", "50", "--seed", "4", "--json",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    record = json.loads(result.stdout)
+    assert len(record["decision"]["schedule"]) == len(record["times"]) == 24
+    assert record["verdict"]["state"] == "OPTIMAL"
+    test = tiny.split.test
+    times, _ = test.steps_of(10)
+    with Client(address) as client:
+        answer = client.decide(
+            "tiny",
+            history={"load_gw": test.history[10, :, 0], "holiday": test.history[10, :, 1]},
+            history_times=times[0] + np.timedelta64(1, "h") * np.arange(-168, 0),
+            known={"holiday": test.known[10, :, 0]},
+            known_times=times,
+            scenario_count=50,
+            seed=4,
+        )
+    assert record["scenario_fingerprint"] == answer.scenario_fingerprint
+    np.testing.assert_allclose(record["decision"]["schedule"], answer.decision["schedule"], rtol=1e-9)
+
+
+def test_the_table_shows_plan_and_cost(address: str, files: tuple[Path, Path]) -> None:
+    history, known = files
+    result = decide(address, "--model", "tiny", "--rows", str(history), "--known", str(known))
+    assert result.returncode == 0, result.stderr
+    assert "Plan of tiny@1" in result.stdout
+    assert "expected regret" in result.stdout
+
+
+def test_a_gap_in_the_rows_is_named(address: str, files: tuple[Path, Path]) -> None:
+    history, known = files
+    lines = history.read_text().splitlines()
+    lines.pop(100)
+    history.write_text("\n".join(lines) + "\n")
+    result = decide(address, "--model", "tiny", "--rows", str(history), "--known", str(known))
+    assert result.returncode == 2
+    message = result.stderr.replace("\n", " ")
+    assert "history rows, row 100" in message
+    assert "a gap of 1 steps" in message
+    assert lines[100][:16] in message
+    assert "Traceback" not in result.stderr
+
+
+def test_a_missing_column_is_named_before_anything_is_sent(
+    address: str, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text("timestamp,load_mw\n2021-01-01 00:00:00,1\n")
+    result = decide(address, "--model", "tiny", "--rows", str(other), "--known", str(files[1]))
+    assert result.returncode == 2
+    assert "has no column 'load_gw'" in result.stderr.replace("\n", " ")
+
+
+def test_nobody_listening_is_one_message(files: tuple[Path, Path]) -> None:
+    result = decide("127.0.0.1:9", "--model", "tiny", "--rows", str(files[0]), "--deadline", "2")
+    assert result.returncode == 2
+    assert "127.0.0.1:9" in result.stderr
+    assert "Traceback" not in result.stderr
