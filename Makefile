@@ -20,6 +20,8 @@ $(INSTALLED): pyproject.toml deploy/constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c deploy/constraints.txt torch
 	$(BIN)/python -m pip install --quiet -c deploy/constraints.txt -e '.[library,cluster,cpu,dev]'
+	# The solver's loops, compiled once here, not in somebody's first solve.
+	$(BIN)/python -m hedgecast.decisions.warm_up
 	touch $@
 
 demo: install  ## the main job on real data, end to end: runs/demo/report.html
@@ -50,3 +52,4 @@ bench-solver: install  ## the structured solve against its peers; results in ben
 
 clean:  ## remove the environment and what runs wrote
 	rm -rf $(VENV) runs build dist
+	find platform workers -name __pycache__ -prune -exec rm -rf {} +
