@@ -27,7 +27,7 @@ class LearningConfig(Config):
     """Days in one step."""
     samples_per_day: int = 32
     """Noised samples of each day in one noise-matching loss."""
-    scenarios: int = 100
+    scenarios: int = 50
     """Scenarios of each day in one task loss."""
     task_share: float = 0.5
     """Share of the task gradient's norm in the joint gradient, from 0 to 1."""
@@ -49,7 +49,7 @@ class LearningConfig(Config):
     """Mean of log(sigma) of the noise levels trained on."""
     noise_log_std: float = 1.4
     """Standard deviation of log(sigma)."""
-    patience: int = 25
+    patience: int = 15
     """Epochs of pretraining without a better validation loss before it stops."""
     noise_matching_margin: float = 0.05
     """Joint weights are kept only while the validation noise-matching loss stays within this share of the
