@@ -51,6 +51,7 @@ proto: install  ## generate platform/hedgecast/rpc/v1 from protos/
 bench: bench-solver  ## all benchmarks
 
 bench-solver: install  ## the structured solve against its peers; results in benchmarks/results/
+	$(BIN)/python -m pip install --quiet -c deploy/constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/bench_solver.py
 
 clean:  ## remove the environment and what runs wrote
