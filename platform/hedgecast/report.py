@@ -139,10 +139,10 @@ def regret_chart(day: DayPicture) -> Figure:
     """How the regret of the decision is distributed over the scenarios."""
     figure, axes = _axes()
     axes.hist(day.regret, bins=40, color=BLUE, alpha=0.75)
-    axes.axvline(day.regret.mean(), color=ORANGE, lw=2.2, label=f"expected {day.regret.mean():.3g}")
+    axes.axvline(day.regret.mean(), color=ORANGE, lw=2.2, label=f"expected {day.regret.mean():.4g}")
     high = float(np.quantile(day.regret, 0.95))
-    axes.axvline(high, color=GREY, lw=1.6, ls="--", label=f"95 % quantile {high:.3g}")
-    axes.axvline(day.realized_regret, color="black", lw=2, label=f"realized {day.realized_regret:.3g}")
+    axes.axvline(high, color=GREY, lw=1.6, ls="--", label=f"95 % quantile {high:.4g}")
+    axes.axvline(day.realized_regret, color="black", lw=2, label=f"realized {day.realized_regret:.4g}")
     axes.set_title("Regret of the decision under the scenarios")
     axes.set_xlabel("cost above the cost with perfect foresight")
     axes.set_ylabel("scenarios")
@@ -197,6 +197,7 @@ th,td{padding:.4rem .6rem;border-bottom:1px solid #e5e7eb;text-align:right}
 th:first-child,td:first-child{text-align:left}thead th{border-bottom:2px solid #9ca3af}
 img{max-width:100%;height:auto}.lead{color:#374151}.note{color:#6b7280;font-size:.92rem}
 .base td{background:#f3f4f6}
+.grid td{overflow-wrap:anywhere}
 .grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(17rem,1fr));gap:1.2rem}
 """
 
