@@ -1,11 +1,12 @@
-"""What a day looks like once its mean, its size and its covariance are taken out.
+"""What a day looks like once its mean, its size, its marginals and its covariance are taken out.
 
-    y = mean(x) + size(x) L e,      e of mean 0 and covariance I over the training days    (1)
+    y = mean(x) + size(x) m(L e),      e of covariance I over the training days    (1)
 
 * mean: a ridge (`ridge`), on all training days.
 * size: exp of a ridge on the log of the day's root mean square residual: days of a windy week
   are all wider. Where the context says nothing about it the ridge is strong and the size nearly constant.
-* L: Cholesky factor of the covariance of what is left, shrunk.
+* m: skew and tails of each slot (`marginals`).
+* L: Cholesky factor of the covariance of the normal scores, shrunk.
 
 The diffusion model learns e given x. Mean and size of the training days are out-of-fold, so e is as
 wide on them as on days never seen.
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from hedgecast.core import config as core_config
 from hedgecast.core.errors import ConfigError, DataError
+from hedgecast.diffusion.marginals import Marginals, fit_marginals
 from hedgecast.diffusion.ridge import STRENGTHS, Linear, RidgeFit, fit_ridge
 
 
@@ -52,6 +54,10 @@ class Whitening(nn.Module):
     size_weight: Tensor
     size_intercept: Tensor
     size_range: Tensor
+    location: Tensor
+    scale: Tensor
+    skew: Tensor
+    tail: Tensor
     factor: Tensor
 
     def __init__(self, num_features: int, dim: int) -> None:
@@ -63,6 +69,10 @@ class Whitening(nn.Module):
         self.register_buffer("size_weight", torch.zeros(num_features, 1))
         self.register_buffer("size_intercept", torch.zeros(1))
         self.register_buffer("size_range", torch.zeros(2))
+        self.register_buffer("location", torch.zeros(dim))
+        self.register_buffer("scale", torch.ones(dim))
+        self.register_buffer("skew", torch.zeros(dim))
+        self.register_buffer("tail", torch.ones(dim))
         self.register_buffer("factor", torch.eye(dim))
 
     def standardized(self, context: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:
@@ -82,14 +92,17 @@ class Whitening(nn.Module):
         self, whitened: Float[Tensor, "B S D"], standardized: Float[Tensor, "B C"]
     ) -> Float[Tensor, "B S D"]:
         """Days in units, equation (1)."""
-        residuals = self.size(standardized).unsqueeze(1) * (whitened @ self.factor.T)
-        return self.mean(standardized).unsqueeze(1) + residuals
+        residuals = self._marginals().residuals(whitened @ self.factor.T)
+        return self.mean(standardized).unsqueeze(1) + self.size(standardized).unsqueeze(1) * residuals
 
     def whiten(self, targets: Float[Tensor, "B D"], context: Float[Tensor, "B C"]) -> Float[Tensor, "B D"]:
         """Whitened residuals, the e of equation (1), for days outside training."""
         standardized = self.standardized(context)
         residuals = (targets - self.mean(standardized)) / self.size(standardized)
-        return _solve_factor(self.factor, residuals)
+        return _solve_factor(self.factor, self._marginals().scores(residuals))
+
+    def _marginals(self) -> Marginals:
+        return Marginals(self.location, self.scale, self.skew, self.tail)
 
     @torch.no_grad()
     def fit(
@@ -128,15 +141,19 @@ class Whitening(nn.Module):
         size = _fit_size(context, log_size, config, spread)
         low, high = torch.quantile(log_size, torch.tensor([0.01, 0.99], dtype=log_size.dtype)).tolist()
         scaled = residuals / size.held_out.clamp(low, high).exp()
-        factor = torch.linalg.cholesky(shrunk_covariance(scaled))
-        self._store(mean.linear, size.linear, torch.tensor([low, high]), factor)
+        marginals = fit_marginals(scaled)
+        scores = marginals.scores(scaled)
+        factor = torch.linalg.cholesky(shrunk_covariance(scores))
+        self._store(mean.linear, size.linear, torch.tensor([low, high]), marginals, factor)
         return WhiteningReport(
-            whitened=_solve_factor(factor, scaled),
+            whitened=_solve_factor(factor, scores),
             strength=mean.strength,
             size_explained=1.0 - size.errors[size.strength],
         )
 
-    def _store(self, mean: Linear, size: Linear, size_range: Tensor, factor: Tensor) -> None:
+    def _store(
+        self, mean: Linear, size: Linear, size_range: Tensor, marginals: Marginals, factor: Tensor
+    ) -> None:
         values = {
             "center": mean.center,
             "spread": mean.spread,
@@ -145,6 +162,10 @@ class Whitening(nn.Module):
             "size_weight": size.weight,
             "size_intercept": size.intercept,
             "size_range": size_range,
+            "location": marginals.location,
+            "scale": marginals.scale,
+            "skew": marginals.skew,
+            "tail": marginals.tail,
             "factor": factor,
         }
         for name, value in values.items():
