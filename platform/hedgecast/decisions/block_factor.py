@@ -14,6 +14,8 @@ from hedgecast.programs.blocks import BlockProblem
 
 # Numbers in one temporary of the multiply-add replay: 64 MiB in float64.
 _CHUNK = 1 << 23
+# Pivots below this many units of rounding of their diagonal entry hold no digit.
+_ROUNDING = 16.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class BlockIndex:
             name: (getattr(problem, name).rows, getattr(problem, name).cols) for name in ("P", "A", "G")
         }
         self.position = tensor(structure.position)
+        self.is_recourse = torch.zeros(structure.num_nodes, dtype=torch.bool, device=device)
+        self.is_recourse[self.position[: structure.num_recourse]] = True
         self.levels = [
             LevelIndex(*(tensor(getattr(level, field.name)) for field in dataclasses.fields(LevelIndex)))
             for level in structure.levels
@@ -176,7 +180,7 @@ def factorize_blocks(
         mu = index.targets["mu_target"]
         factor.index_add_(0, mu[:-1], gradients[1].expand(-1, *shape))
         factor[mu[-1]] -= theta
-    inverse = _eliminate(factor, index)
+    inverse = _eliminate(factor, index, regularization)
     schur = _first_stage_terms(index, numbers, weight, ratio, factor)
     border = pivot = None
     if gradients is not None:
@@ -211,12 +215,24 @@ def _assemble(
     factor[index.position[structure.num_recourse :]] -= regularization[:, None]
 
 
-def _eliminate(factor: Tensor, index: BlockIndex) -> Tensor:
-    """Right-looking elimination by levels, in place; the inverse pivots."""
+def _eliminate(factor: Tensor, index: BlockIndex, regularization: Tensor) -> Tensor:
+    """Right-looking elimination by levels, in place; the inverse pivots.
+
+    The pivots of a quasi-definite matrix keep their signs and are no smaller than the regularization. Where
+    cancellation leaves less, or nothing but rounding of the diagonal, they are set to the larger of both.
+    """
+    rounding = _ROUNDING * torch.finfo(factor.dtype).eps
     count = index.structure.num_nodes
-    inverse = torch.empty_like(factor[:count])
+    diagonal = factor[:count].abs()
+    inverse = torch.empty_like(diagonal)
     step = max(1, _CHUNK // max(1, factor[0].numel() if factor.shape[0] else 1))
     for level in index.levels:
+        pivots = factor[level.columns]
+        recourse = index.is_recourse[level.columns][:, None, None]
+        least = torch.maximum(rounding * diagonal[level.columns], regularization[:, None])
+        factor[level.columns] = torch.where(
+            recourse, torch.maximum(pivots, least), torch.minimum(pivots, -least)
+        )
         inverse[level.columns] = 1.0 / factor[level.columns]
         scaled = factor[level.entries] * inverse[level.entry_column]
         for start in range(0, level.target.numel(), step):

@@ -10,17 +10,20 @@ from torch import Tensor
 
 from hedgecast.decisions.block_factor import BlockIndex
 from hedgecast.decisions.block_numbers import Numbers
-from hedgecast.decisions.interior_point import (
-    CENTRAL,
-    GAP_SHARE,
-    STEP_FRACTION,
-    Iterate,
-    Newton,
-    Outcome,
-    Quality,
-    Residuals,
-)
+from hedgecast.decisions.interior_point import CENTRAL, GAP_SHARE, STEP_FRACTION, Newton
+from hedgecast.decisions.iterates import Iterate, Outcome, Quality, Residuals
 from hedgecast.programs.risk import EXPECTATION, Risk
+
+# The barrier aimed at is at most this share of the present one: a step that promises less would only center,
+# and a centered point would never leave.
+_MOST_CENTERING = 0.3
+# Of the direction that takes over where the corrected one is blocked.
+_SAFE_CENTERING = 0.5
+# Rounding is larger in single precision: its last barrier leaves more of the tolerated gap.
+_SINGLE_GAP_SHARE = 0.3
+# Inequalities are relaxed by this share of the tolerance, relative to each right-hand side, so that rows
+# that meet (a demand of zero between zero and zero) leave an interior.
+_RELAXATION = 0.01
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +57,7 @@ def follow_central_path(
     warm : Iterate or None
         An earlier solution of nearby numbers; shifted into the interior and used as the start.
     """
-    newton = Newton(index, numbers, risk)
+    newton = Newton(index, numbers, risk, _RELAXATION * limits.tolerance)
     point = start_point(newton) if warm is None else shifted_point(newton, warm)
     return _Batch(newton, point, limits).run()
 
@@ -72,6 +75,7 @@ class _Batch:
         self.stalled = torch.zeros(B, dtype=torch.int64, device=device)
         self.waiting = torch.zeros_like(self.stalled)
         self.best = torch.full_like(scale, torch.inf)
+        self.least_gap = torch.full_like(scale, torch.inf)
         self.result = point.map(lambda value, _: value.clone())
         self.central = point.map(lambda value, _: value.clone()) if limits.smoothing is not None else None
         self.converged = torch.zeros(B, dtype=torch.bool, device=device)
@@ -92,15 +96,18 @@ class _Batch:
                 self._leave(leaving, done, quality, iteration)
                 if not self.members.numel():
                     break
+                quality = Quality(*(value[~leaving] for value in quality))
                 residuals = self.newton.residuals(self.point)
-            self._step(residuals)
+            self._step(residuals, quality)
         assert self.quality is not None
         return Outcome(
             self.result, self.central, self.quality, self.converged, self.central_found, self.iterations
         )
 
     def _done(self, quality: Quality) -> Tensor:
-        within = torch.stack([quality.primal, quality.dual, quality.gap]).amax(dim=0) <= self.limits.tolerance
+        scale = self.newton.numbers.cost_scale
+        gap = quality.gap * scale * (1.0 + quality.objective.abs()) / self.newton.unit(quality.objective)
+        within = torch.stack([quality.primal, quality.dual, gap]).amax(dim=0) <= self.limits.tolerance
         return within & (self.floor == 0)
 
     def _hopeless(self, quality: Quality) -> Tensor:
@@ -108,6 +115,10 @@ class _Batch:
         violation = torch.maximum(quality.primal, quality.dual)
         better = (violation < 0.9 * self.best) | (violation <= self.limits.tolerance)
         self.best = torch.where(better, torch.minimum(violation, self.best), self.best)
+        if not self.newton.neutral:
+            nearer = quality.gap < 0.9 * self.least_gap
+            self.least_gap = torch.where(nearer, quality.gap, self.least_gap)
+            better = better | nearer
         self.waiting = torch.where(better, 0, self.waiting + 1)
         return (self.stalled >= 6) | (self.waiting >= 15)
 
@@ -149,12 +160,12 @@ class _Batch:
         self.converged[gone] = done[chosen]
         self.iterations[gone] = iteration
         stay = (~leaving).nonzero()[:, 0]
-        for name in ("members", "floor", "stalled", "waiting", "best"):
+        for name in ("members", "floor", "stalled", "waiting", "best", "least_gap"):
             setattr(self, name, getattr(self, name)[stay])
         if stay.numel():
             self.newton, self.point = self.newton.select(stay), self.point.select(stay)
 
-    def _step(self, residuals: Residuals) -> None:
+    def _step(self, residuals: Residuals, quality: Quality) -> None:
         newton, point = self.newton, self.point
         factors = newton.factorize(point)
         products = {
@@ -163,23 +174,27 @@ class _Batch:
         barrier = newton.barrier(point)
         aim = {name: _spread(self.floor, name) - value for name, value in products.items()}
         affine = newton.direction(point, residuals, factors, aim)
-        length = newton.step_length(point, affine)
-        reached = newton.barrier(point, affine, length).clamp(min=0.0)
-        target = torch.maximum(barrier * (reached / barrier).clamp(max=1.0) ** 3, self.floor)
+        reach = newton.step_length(point, affine)
+        reached = newton.barrier(point, affine, reach).clamp(min=0.0)
+        fraction = ((reached / barrier).clamp(max=1.0) ** 3).clamp(max=_MOST_CENTERING)
         # No smaller than the tolerance asks: products near zero would ruin the gradients' conditioning.
-        target = torch.maximum(target, GAP_SHARE * self.limits.tolerance / newton.num_products())
+        gap_share = GAP_SHARE if barrier.dtype == torch.float64 else _SINGLE_GAP_SHARE
+        least = gap_share * self.limits.tolerance * newton.unit(quality.objective)
+        least = torch.maximum(self.floor, least / newton.num_products())
+        target = torch.maximum(barrier * fraction, least)
         corrected = {
             pair.slack: _spread(target, pair.slack)
             - products[pair.slack]
-            - getattr(affine, pair.slack) * getattr(affine, pair.multiplier)
+            - _spread(reach, pair.slack) * getattr(affine, pair.slack) * getattr(affine, pair.multiplier)
             for pair in newton.pairs
         }
-        step = newton.direction(point, residuals, factors, corrected)
+        second = newton.second_order(residuals, affine, reach)
+        step = newton.direction(point, second, factors, corrected)
         longest = newton.step_length(point, step)
         short = longest < 0.1
         if bool(short.any()):
             # A product far below the others blocks the way: go back toward the central path first.
-            target = torch.maximum(barrier, self.floor)
+            target = torch.maximum(barrier * _SAFE_CENTERING, least)
             centering = {name: _spread(target, name) - value for name, value in products.items()}
             centered = newton.direction(point, residuals, factors, centering)
             length = newton.step_length(point, centered)
@@ -188,7 +203,19 @@ class _Batch:
             longest = torch.where(better, length, longest)
         length = torch.where(longest >= 1.0, longest, STEP_FRACTION * longest)
         self.stalled = torch.where(length < 1e-5, self.stalled + 1, 0)
-        self.point = _advance(point, step, length)
+        self.point = self._moved(residuals, step, length)
+
+    def _moved(self, residuals: Residuals, step: Iterate, length: Tensor) -> Iterate:
+        newton = self.newton
+        moved = _advance(self.point, step, length)
+        if newton.neutral:
+            return moved
+        # Costs are curved: what the epigraph rows are off by goes into their slacks.
+        assert residuals.t is not None
+        drift = newton.residuals(moved).t
+        assert drift is not None
+        newton.absorb(moved, drift - (1.0 - length)[:, None] * residuals.t)
+        return moved
 
 
 def _spread(per_member: Tensor, slack: str) -> Tensor:

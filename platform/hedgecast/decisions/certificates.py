@@ -20,7 +20,7 @@ from torch import Tensor
 from hedgecast.decisions.block_factor import BlockIndex
 from hedgecast.decisions.block_numbers import make_numbers
 from hedgecast.decisions.central_path import Limits, follow_central_path
-from hedgecast.decisions.interior_point import Outcome
+from hedgecast.decisions.iterates import Outcome
 from hedgecast.programs.blocks import BlockProblem, SparseMatrix
 from hedgecast.programs.risk import EXPECTATION, Risk
 from hedgecast.programs.solution import Verdict

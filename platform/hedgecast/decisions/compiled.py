@@ -21,7 +21,7 @@ from torch import Tensor
 from hedgecast.decisions.block_factor import BlockIndex
 from hedgecast.decisions.block_numbers import Numbers
 from hedgecast.decisions.central_path import Limits, follow_central_path
-from hedgecast.decisions.interior_point import Iterate, Outcome, Point, Quality
+from hedgecast.decisions.iterates import Iterate, Outcome, Point, Quality
 from hedgecast.decisions.kernels_adjoint import Adjoint, adjoint_contexts
 from hedgecast.decisions.kernels_context import Report, Results, Settings, solve_contexts
 from hedgecast.decisions.kernels_first import FirstStage

@@ -25,7 +25,8 @@ from torch import Tensor
 from hedgecast.decisions.block_factor import BlockIndex
 from hedgecast.decisions.block_numbers import Entries, Numbers
 from hedgecast.decisions.compiled import CompiledPoint, CompiledSolver
-from hedgecast.decisions.interior_point import Iterate, Newton, Point
+from hedgecast.decisions.interior_point import Newton
+from hedgecast.decisions.iterates import Iterate, Point
 from hedgecast.programs.blocks import BlockProblem
 from hedgecast.programs.risk import Risk
 

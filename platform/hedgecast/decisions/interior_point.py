@@ -13,7 +13,9 @@ and the barrier of a scenario is weighted by it. The central path at barrier b i
 
 so it does not change when scenarios are permuted or split. With risk (see `hedgecast.programs.risk`)
 the scenario costs enter through the epigraph rows c_s - v_s <= eta + u_s, whose multipliers mu_s reweight
-the scenarios; the rows are quadratic where the recourse cost is.
+the scenarios; the rows are quadratic where the recourse cost is. The corrector has their second-order
+terms, and after a step the rows' slacks t and u take up what the costs' curvature left, so that the rows'
+residuals fall as linear rows' do; only stationarity is ever off by a product of steps.
 
 Regularization is proximal: it is added to the Newton matrix and not to the residuals, so that it slows
 the last digits and never moves the solution. Converged members leave the batch.
@@ -24,16 +26,13 @@ https://doi.org/10.1287/mnsc.34.12.1472; Schwan et al. (2023), proximal regulari
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
-
 import torch
 from torch import Tensor
 
 from hedgecast.decisions.block_factor import BlockFactor, BlockIndex, factorize_blocks
 from hedgecast.decisions.block_numbers import Numbers
 from hedgecast.decisions.first_stage import FirstStageFactor, factorize_first_stage
+from hedgecast.decisions.iterates import Iterate, Pair, Quality, Residuals
 from hedgecast.programs.risk import Risk
 
 # Fraction of the way to the boundary that a step may go.
@@ -47,140 +46,6 @@ CENTRAL = {torch.float64: 1e-7, torch.float32: 1e-2}
 _REGULARIZATION = {torch.float64: (1e-13, 1e-9), torch.float32: (1e-6, 3e-5)}
 
 
-@dataclasses.dataclass(slots=True)
-class Iterate:
-    """Primal and dual variables of a batch, or a direction in them.
-
-    Scenario multipliers are in the scenario's own units. The last five are None without risk.
-    """
-
-    x: Tensor
-    """(B, n)."""
-    w: Tensor
-    """(m, B, S)."""
-    equality: Tensor
-    """(B, rows of A)."""
-    multiplier: Tensor
-    """(B, rows of G)."""
-    slack: Tensor
-    y: Tensor
-    """(rows of W, B, S)."""
-    z: Tensor
-    """(rows of V, B, S)."""
-    s: Tensor
-    eta: Tensor | None = None
-    """(B,): like u and t in scaled costs."""
-    u: Tensor | None = None
-    """(B, S): excess over eta; None also for the worst case, which has none."""
-    t: Tensor | None = None
-    """(B, S): slack of the epigraph row."""
-    mu: Tensor | None = None
-    """(B, S): multiplier of the epigraph row."""
-    nu: Tensor | None = None
-    """(B, S): multiplier of u >= 0."""
-
-    def map(self, function: Callable[[Tensor, int], Tensor]) -> Iterate:
-        """``function(value, member axis)`` of every variable."""
-        changes: dict[str, Any] = {}
-        for name in FIELDS:
-            value = getattr(self, name)
-            changes[name] = None if value is None else function(value, 1 if name in "wyzs" else 0)
-        return Iterate(**changes)
-
-    def select(self, members: Tensor) -> Iterate:
-        """The variables of some members."""
-        return self.map(lambda value, axis: value.index_select(axis, members))
-
-    def iterate(self) -> Iterate:
-        """Itself; other points build one."""
-        return self
-
-    def put(self, members: Tensor, part: Point) -> None:
-        """Write the variables of some members into this iterate."""
-        for name in FIELDS:
-            value = getattr(self, name)
-            if value is not None:
-                value.index_copy_(1 if name in "wyzs" else 0, members, getattr(part, name))
-
-
-FIELDS = tuple(field.name for field in dataclasses.fields(Iterate))
-
-
-class Pair(NamedTuple):
-    """A slack, its multiplier, and the measure that weights their product."""
-
-    slack: str
-    multiplier: str
-
-
-class Residuals(NamedTuple):
-    """Violation of each optimality condition; scenario entries in the scenario's own units."""
-
-    x: Tensor
-    w: Tensor
-    equality: Tensor
-    slack: Tensor
-    y: Tensor
-    s: Tensor
-    eta: Tensor | None
-    u: Tensor | None
-    t: Tensor | None
-
-
-class Quality(NamedTuple):
-    """(B,) each: relative residuals, relative gap and the objective, unscaled."""
-
-    primal: Tensor
-    dual: Tensor
-    gap: Tensor
-    objective: Tensor
-
-
-class Point(Protocol):
-    """An `Iterate`, or what can be read as one."""
-
-    @property
-    def x(self) -> Tensor: ...  # noqa: D102
-    @property
-    def w(self) -> Tensor: ...  # noqa: D102
-    @property
-    def equality(self) -> Tensor: ...  # noqa: D102
-    @property
-    def multiplier(self) -> Tensor: ...  # noqa: D102
-    @property
-    def slack(self) -> Tensor: ...  # noqa: D102
-    @property
-    def y(self) -> Tensor: ...  # noqa: D102
-    @property
-    def z(self) -> Tensor: ...  # noqa: D102
-    @property
-    def s(self) -> Tensor: ...  # noqa: D102
-    @property
-    def eta(self) -> Tensor | None: ...  # noqa: D102
-    @property
-    def mu(self) -> Tensor | None: ...  # noqa: D102
-    def select(self, members: Tensor) -> Point: ...  # noqa: D102
-    def iterate(self) -> Iterate: ...  # noqa: D102
-    def put(self, members: Tensor, part: Point) -> None: ...  # noqa: D102
-
-
-class Outcome(NamedTuple):
-    """What the iteration ends with."""
-
-    iterate: Point
-    central: Point | None
-    """The central-path point at the smoothing barrier, where one was asked."""
-    quality: Quality
-    converged: Tensor
-    """(B,) bool."""
-    central_found: Tensor
-    """(B,) bool."""
-    iterations: Tensor
-    """(B,) int64."""
-    costs: Tensor | None = None
-    """(B, S) scenario costs where the loop has computed them already."""
-
-
 class Newton:
     """The optimality system of one batch: residuals, factors, directions.
 
@@ -192,10 +57,14 @@ class Newton:
         The batch.
     risk : Risk
         The measure; neutral ones have no epigraph rows.
+    relaxation : float
+        Of every inequality, relative to 1 + |its right-hand side|.
     """
 
-    def __init__(self, index: BlockIndex, numbers: Numbers, risk: Risk) -> None:
-        self.index, self.numbers, self.risk = index, numbers, risk
+    def __init__(self, index: BlockIndex, numbers: Numbers, risk: Risk, relaxation: float = 0.0) -> None:
+        self.index, self.numbers, self.risk, self.relaxation = index, numbers, risk, relaxation
+        self.g = numbers.g + relaxation * (1.0 + numbers.g.abs())
+        self.k = numbers.k + relaxation * (1.0 + numbers.k.abs())
         self.neutral = risk.neutral
         self.worst = risk.alpha == 1.0
         self.base = numbers.relative * (1.0 if self.neutral else 1.0 - risk.beta)
@@ -209,7 +78,7 @@ class Newton:
 
     def select(self, members: Tensor) -> Newton:
         """The system of some members."""
-        return Newton(self.index, self.numbers.select(members), self.risk)
+        return Newton(self.index, self.numbers.select(members), self.risk, self.relaxation)
 
     def measure(self, pair: Pair) -> Tensor | float:
         """Weight of a pair's products."""
@@ -252,9 +121,9 @@ class Newton:
             x=x,
             w=w,
             equality=_matvec(data.A, point.x) - data.a,
-            slack=_matvec(data.G, point.x) + point.slack - data.g,
+            slack=_matvec(data.G, point.x) + point.slack - self.g,
             y=data.T.apply(column) + data.W.apply(point.w) - data.h,
-            s=data.U.apply(column) + data.V.apply(point.w) + point.s - data.k,
+            s=data.U.apply(column) + data.V.apply(point.w) + point.s - self.k,
             eta=eta,
             u=u,
             t=t,
@@ -363,6 +232,37 @@ class Newton:
                 step.u = (complementarity["u"] - point.u * step.nu) / point.nu * self.live
         return step
 
+    def second_order(self, residuals: Residuals, step: Iterate, share: Tensor) -> Residuals:
+        """The residuals with the second-order terms of a step: mu times w and x, and the costs' curvature."""
+        if step.mu is None:
+            return residuals
+        assert residuals.t is not None
+        data = self.numbers
+        column = step.x.T[:, :, None]
+        in_w = data.Q.apply(step.w) + data.R.apply(column)
+        in_x = data.R.apply_transposed(step.w) + data.O.apply(column)
+        live = self.scale * self.live * share[:, None]
+        weight = live * step.mu
+        curvature = 0.5 * ((in_w * step.w).sum(dim=0) + (in_x * column).sum(dim=0))
+        return residuals._replace(
+            w=residuals.w + weight * in_w,
+            x=residuals.x + (in_x * (weight * data.measure)).sum(dim=2).T,
+            t=residuals.t + live * curvature,
+        )
+
+    def absorb(self, point: Iterate, excess: Tensor) -> None:
+        """Move u, t and eta up so that the epigraph rows' residuals lose ``excess`` (B, S)."""
+        assert point.t is not None
+        assert point.eta is not None
+        above = excess.clamp(min=0.0)
+        if point.u is not None:
+            point.u = point.u + above
+        else:
+            most = above.amax(dim=1)
+            point.eta = point.eta + most
+            point.t = point.t + (most[:, None] - above) * self.live
+        point.t = point.t + (above - excess)
+
     def multiply(
         self, point: Iterate, x: Tensor, equality: Tensor, nodes: Tensor, mu: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
@@ -455,7 +355,7 @@ class Newton:
         ]  # fmt: skip
         # The costs are scaled so that their largest coefficient is one: 1 + 1 = 2.
         dual = [_largest(residuals.x, B, batch_axis=0), _largest(residuals.w, B, batch_axis=1)]
-        worst_primal = torch.stack(primal).amax(dim=0) / scale
+        worst_primal = torch.stack(primal).amax(dim=0) / scale + self.relaxation
         if residuals.t is not None:
             assert residuals.eta is not None
             epigraph = _largest(residuals.t, B, batch_axis=0)
@@ -468,8 +368,16 @@ class Newton:
         for pair in self.pairs:
             products = getattr(point, pair.slack) * getattr(point, pair.multiplier) * self.measure(pair)
             gap = gap + products.sum(dim=(0, 2) if pair.slack == "s" else (1,))
-        gap = gap / (1.0 + (objective * data.cost_scale).abs())
+        gap = gap / (data.cost_scale * (1.0 + objective.abs()))
         return Quality(worst_primal, torch.stack(dual).amax(dim=0) / 2.0, gap, objective)
+
+    def unit(self, objective: Tensor) -> Tensor:
+        """(B,): the scaled cost that a gap is measured in: of 1 + |objective|, or of a cost coefficient.
+
+        The second keeps the gap meaningful for costs far below one.
+        """
+        scale = self.numbers.cost_scale
+        return scale.clamp(max=1.0) + scale * objective.abs()
 
     def objective(self, point: Iterate) -> Tensor:
         """(B,): first-stage cost and risk measure at a point, in the units of the costs."""

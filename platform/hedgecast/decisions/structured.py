@@ -20,7 +20,7 @@ from hedgecast.decisions.central_path import Limits, follow_central_path
 from hedgecast.decisions.certificates import Findings, explain_failures, select_members
 from hedgecast.decisions.compiled import CompiledSolver, compiled_applies
 from hedgecast.decisions.implicit import INPUT_NAMES, MATRIX_NAMES, VECTOR_NAMES, Solved, differentiable
-from hedgecast.decisions.interior_point import Iterate, Outcome, Point
+from hedgecast.decisions.iterates import Iterate, Outcome, Point
 from hedgecast.decisions.scenario_blocks import analyze_blocks, pattern_key
 from hedgecast.decisions.single_scenario import mean_scenario, merge_stages, recourse_alone
 from hedgecast.programs.blocks import BlockProblem

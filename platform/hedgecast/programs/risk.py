@@ -41,7 +41,7 @@ class Risk:
     @property
     def neutral(self) -> bool:
         """Whether the measure is the plain expectation."""
-        return self.beta == 0.0 or (self.alpha == 0.0 and not self.on_regret)
+        return self.beta == 0.0 or self.alpha == 0.0
 
     @classmethod
     def parse(cls, text: str) -> Risk:
