@@ -248,7 +248,7 @@ def _page(
         title=f"{prepared.study.name}: what was decided, and what it cost",
         lead=(
             f"Trained on {counts['training_days']} days, validated on {counts['validation_days']}, tested on "
-            f"{counts['test_days']} days from {test.days[0]} to {test.days[-1]} that no choice was made on. "
+            f"{counts['test_days']} days from {test.days[0]} to {test.days[-1]} that training never saw. "
             f"The plan below was asked for over gRPC for {test.days[row]} with {scenarios} scenarios of "
             f"{answer.model}."
         ),
