@@ -5,8 +5,8 @@
 Location a, scale b > 0, skew e and tail d > 0 of each slot; e = 0, d = 1 is a plain normal. Residuals of
 power systems are skewed (wind can drop by what blows now, and rise by more), and a cost whose optimum
 is an upper quantile feels it: on the German grid's days of 2019, on which this map was chosen, a Gaussian
-with the right covariance cost 3 % more than residual days drawn as they were, at a better CRPS. A network would need
-more days than there are to find those shapes in 24 dimensions; two numbers a slot do not.
+with the right covariance cost 3 % more than residual days drawn as they were, at a better CRPS. A network
+would need more days than there are to find those shapes in 24 dimensions; two numbers a slot do not.
 
 Source: Jones and Pewsey (2009), eq. 1, https://doi.org/10.1093/biomet/asp053.
 """
