@@ -116,6 +116,17 @@ class Numbers:
             changes[name] = select_members(getattr(self, name), members)
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
+    def double(self) -> Numbers:
+        """The numbers in double precision."""
+        changes: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Entries):
+                changes[field.name] = dataclasses.replace(value, values=value.values.double())
+            elif isinstance(value, Tensor):
+                changes[field.name] = value.double()
+        return dataclasses.replace(self, **changes)
+
     def cost_gradient(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients of the scenario costs: in w (m, B, S) and in x (n, B, S or 1).
 

@@ -23,7 +23,7 @@ _SAFE_CENTERING = 0.5
 _SINGLE_GAP_SHARE = 0.3
 # Inequalities are relaxed by this share of the tolerance, relative to each right-hand side, so that rows
 # that meet (a demand of zero between zero and zero) leave an interior.
-_RELAXATION = 0.01
+_RELAXATION = 1e-3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +42,8 @@ def follow_central_path(
 ) -> Outcome:
     """The solution of every member, and its central-path point at the smoothing barrier.
 
-    Members leave when they converge, and when their steps or numbers show that they never will.
+    Members leave when they converge, and when their steps or numbers show that they never will. What single
+    precision leaves unsolved for its rounding is solved again in double.
 
     Parameters
     ----------
@@ -59,7 +60,25 @@ def follow_central_path(
     """
     newton = Newton(index, numbers, risk, _RELAXATION * limits.tolerance)
     point = start_point(newton) if warm is None else shifted_point(newton, warm)
-    return _Batch(newton, point, limits).run()
+    outcome = _Batch(newton, point, limits).run()
+    rest = (~outcome.converged).nonzero()[:, 0]
+    if numbers.q.dtype == torch.float32 and rest.numel():
+        again = follow_central_path(index, numbers.select(rest).double(), risk, limits)
+        replace_members(outcome, rest, again)
+    return outcome
+
+
+def replace_members(outcome: Outcome, members: Tensor, again: Outcome) -> None:
+    """Write a second solve of some members into a batch, in the batch's precision."""
+    dtype = outcome.iterate.x.dtype
+    outcome.iterate.put(members, again.iterate.iterate().map(lambda value, _: value.to(dtype)))
+    if outcome.central is not None and again.central is not None:
+        outcome.central.put(members, again.central.iterate().map(lambda value, _: value.to(dtype)))
+    for kept, value in zip(outcome.quality, again.quality, strict=True):
+        kept[members] = value.to(kept.dtype)
+    outcome.converged[members] = again.converged
+    outcome.central_found[members] = again.central_found
+    outcome.iterations[members] = again.iterations
 
 
 class _Batch:

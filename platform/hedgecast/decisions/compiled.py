@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hedgecast.decisions.block_factor import BlockIndex
 from hedgecast.decisions.block_numbers import Numbers
-from hedgecast.decisions.central_path import Limits, follow_central_path
+from hedgecast.decisions.central_path import Limits, follow_central_path, replace_members
 from hedgecast.decisions.iterates import Iterate, Outcome, Point, Quality
 from hedgecast.decisions.kernels_adjoint import Adjoint, adjoint_contexts
 from hedgecast.decisions.kernels_context import Report, Results, Settings, solve_contexts
@@ -232,14 +232,7 @@ class CompiledSolver:
             return outcome
         numbers = self.numbers.select(rest)
         again = follow_central_path(self.index, numbers, EXPECTATION, limits)
-        outcome.iterate.put(rest, again.iterate)
-        if outcome.central is not None and again.central is not None:
-            outcome.central.put(rest, again.central)
-        for kept, value in zip(outcome.quality, again.quality, strict=True):
-            kept[rest] = value
-        outcome.converged[rest] = again.converged
-        outcome.central_found[rest] = again.central_found
-        outcome.iterations[rest] = again.iterations
+        replace_members(outcome, rest, again)
         if outcome.costs is not None:
             outcome.costs[rest] = numbers.costs(again.iterate.x.T[:, :, None], again.iterate.w)
         return outcome

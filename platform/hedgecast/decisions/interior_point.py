@@ -151,14 +151,15 @@ class Newton:
             theta=theta,
             live=self.live,
         )
-        hessian = blocks.schur
+        # Small, and of products over 1e7: always in double precision.
+        hessian = blocks.schur.double()
         n = data.num_first
-        first = self.P + data.G.transpose(1, 2) @ ((point.multiplier / point.slack)[:, :, None] * data.G)
-        hessian[:, :n, :n] += first
-        equality = data.A
+        G, ratio = data.G.double(), (point.multiplier / point.slack).double()
+        hessian[:, :n, :n] += self.P + G.transpose(1, 2) @ (ratio[:, :, None] * G)
+        equality = data.A.double()
         if not self.neutral:
-            equality = torch.cat([data.A, data.A.new_zeros(*data.A.shape[:2], 1)], dim=2)
-        return blocks, factorize_first_stage(hessian, equality, regularization)
+            equality = torch.cat([equality, equality.new_zeros(*equality.shape[:2], 1)], dim=2)
+        return blocks, factorize_first_stage(hessian, equality, regularization.double())
 
     def solve(
         self,
@@ -171,7 +172,9 @@ class Newton:
         """Solution (x and eta, equality, nodes, mu) of the reduced Newton system."""
         blocks, first = factors
         rhs, gathered = blocks.solve_blocks(nodes, epigraph)
-        x, equality = first.solve(x + gathered, equality.expand(x.shape[0], -1))
+        dtype = x.dtype
+        solution = first.solve((x + gathered).double(), equality.double().expand(x.shape[0], -1))
+        x, equality = (part.to(dtype) for part in solution)
         solved, mu = blocks.finish_blocks(rhs, x)
         return x, equality, solved, mu
 

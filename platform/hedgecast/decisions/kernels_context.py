@@ -331,7 +331,7 @@ def _solve_context(
     n, size, tiles = p.num_first, p.envelope.shape[0], d.weight.shape[0]
     w, y, z, s = result.w[member], result.y[member], result.z[member], result.s[member]
     point = Point(result.x[member], result.equality[member], result.multiplier[member], result.slack[member])
-    scale = f.cost_scale[member]
+    scale, value = f.cost_scale[member], 0.0
     total_measure = measures[member].sum()
     hessian, gradient, factor = np.empty((n, n)), np.empty(n), np.zeros((size, size))
     expected_costs(f, member, weights[member] * measures[member], hessian, gradient)
@@ -393,10 +393,12 @@ def _solve_context(
             last = iteration == settings.max_iterations
             hopeless = stalled >= 6 or waiting >= 15 or not np.isfinite(violation + product)
             if last or hopeless or (feasible and floor == 0.0):
-                gap = _report(p, f, d, member, a, work, result, point, product, report)
-                report.primal[member], report.dual[member], report.gap[member] = primal, dual, gap
+                value = _report(p, f, d, member, a, work, result, point, report)
+                report.primal[member], report.dual[member] = primal, dual
+                report.gap[member] = product / (scale + value)
                 report.iterations[member] = iteration
-                report.converged[member] = feasible and floor == 0.0 and gap <= settings.tolerance
+                close = product <= settings.tolerance * (min(scale, 1.0) + value)
+                report.converged[member] = feasible and floor == 0.0 and close
                 if last or hopeless or report.converged[member]:
                     return
         # Factor and the affine step.
@@ -431,7 +433,8 @@ def _solve_context(
             reach = min(1.0, 1.0 / ratio) if ratio > 0.0 else 1.0
             after = product + reach * (floor * count - product) + reach * reach * products
             fraction = min(max(after / product, 0.0), 1.0)
-            target = max(barrier * fraction**3, floor, GAP_SHARE * settings.tolerance / count)
+            least = GAP_SHARE * settings.tolerance * (min(scale, 1.0) + value) / count
+            target = max(barrier * fraction**3, floor, least)
         # The corrected step.
         step[:] = affine + (target - floor) * centering + share * second
         if size > n:
@@ -504,10 +507,9 @@ def _report(
     work: tuple[FloatArray, ...],
     result: Results,
     point: Point,
-    product: float,
     report: Report,
 ) -> float:
-    """Write the scenario costs; the relative gap."""
+    """Write the scenario costs; the absolute value of the scaled objective."""
     costs = report.costs[member]
     costs_in_x(f, member, point.x, costs)
     lanes = a.length.shape[0]
@@ -529,7 +531,7 @@ def _report(
     q = own(f.q, member)
     for j in range(point.x.shape[0]):
         first += q[j] * point.x[j]
-    return product / (1.0 + abs(scale * first + weighted))
+    return abs(scale * first + weighted)
 
 
 @njit(**OPTIONS)

@@ -200,7 +200,7 @@ def _solve_tile(
     finished = np.zeros(lanes, np.bool_)
     finished[used:] = True
     stalled, waiting = np.zeros(lanes, np.int64), np.zeros(lanes, np.int64)
-    best = np.full(lanes, np.inf)
+    best, unit = np.full(lanes, np.inf), np.ones(lanes)
     # Iteration -1 makes the starting point: unit slacks and multipliers, and the affine step from there.
     for iteration in range(-1, settings.max_iterations + 1):
         clear_sums(a)
@@ -233,8 +233,10 @@ def _solve_tile(
                 waiting[lane] += 1
             hopeless = stalled[lane] >= 6 or waiting[lane] >= 15 or not np.isfinite(violation + product)
             value = abs(t.weight[0, lane] * (costs[lane] + constant[member]))
-            gap = product / (1.0 + value)
-            done = feasible and a.floor[lane] == 0.0 and gap <= settings.tolerance
+            gap = product / (t.weight[0, lane] + value)
+            unit[lane] = min(t.weight[0, lane], 1.0) + value
+            close = product <= settings.tolerance * unit[lane]
+            done = feasible and a.floor[lane] == 0.0 and close
             if done or hopeless or iteration == settings.max_iterations:
                 _store(t, lane, member, result)
                 report.primal[member], report.dual[member], report.gap[member] = primal, dual, gap
@@ -252,7 +254,7 @@ def _solve_tile(
             reach = min(1.0, 1.0 / a.ratio[lane]) if a.ratio[lane] > 0.0 else 1.0
             after = product + reach * (a.floor[lane] * count - product) + reach * reach * a.second[lane]
             fraction = min(max(after / product, 0.0), 1.0) if a.second_share[lane] > 0.0 else 1.0
-            least = max(a.floor[lane], GAP_SHARE * settings.tolerance / count)
+            least = max(a.floor[lane], GAP_SHARE * settings.tolerance * unit[lane] / count)
             a.barrier[lane] = max(product / count * fraction**3, least) - a.floor[lane]
             a.ratio[lane] = 0.0
         finish(p, t, a)

@@ -155,6 +155,16 @@ def select(problem: BlockProblem, *, members=None, scenarios=None) -> BlockProbl
     return dataclasses.replace(problem, **changes)
 
 
+def pinned(problem: BlockProblem, U: Tensor, V: Tensor, k: Tensor) -> BlockProblem:
+    """The problem with rows U x + V w <= k of its own turned round as well: they hold with equality."""
+    return dataclasses.replace(
+        problem,
+        U=of_dense(torch.cat([problem.U.dense(), -U], dim=2)),
+        V=of_dense(torch.cat([problem.V.dense(), -V], dim=2)),
+        k=torch.cat([problem.k, -k], dim=2),
+    )
+
+
 def clarabel_objective(
     problem: BlockProblem,
     probabilities: Tensor,
@@ -229,6 +239,7 @@ class Problems:
     empty = staticmethod(empty)
     cast = staticmethod(cast)
     select = staticmethod(select)
+    pinned = staticmethod(pinned)
     clarabel = staticmethod(clarabel_objective)
 
 
