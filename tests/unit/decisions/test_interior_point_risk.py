@@ -70,7 +70,7 @@ def test_shipped_programs_agree_with_clarabel(name):
         assert found.verdict(0) is Verdict.OPTIMAL, (measure, count)
         if torch.isfinite(truth.objective).all():
             excess = float(found.objective - truth.objective) / (1.0 + abs(float(truth.objective)))
-            # Clarabel ends up to 2.5e-6 above the optimum of a quadratic tail (its own tighter solves say so).
+            # Clarabel ends up to 2.5e-6 above the optimum of a quadratic tail (by its own tighter solves).
             assert -5e-6 <= excess <= 1e-6, (measure, count)
 
 
