@@ -17,7 +17,7 @@ from rich.console import Console
 
 from hedgecast.data.features import features
 from hedgecast.diffusion.noise import day_numbers, scenario_noise
-from hedgecast.learning.methods import Diffusion
+from hedgecast.learning.methods.diffusion import Diffusion
 from hedgecast.learning.study import read_study
 from hedgecast.testing import write_tiny_study
 from hedgecast_workers import demo

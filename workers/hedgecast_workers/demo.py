@@ -30,7 +30,7 @@ from hedgecast.commands.workflow import (
 )
 from hedgecast.core.errors import GateRefusedError
 from hedgecast.data.clock import local_times
-from hedgecast.learning.methods import METHODS, Diffusion
+from hedgecast.learning.methods.diffusion import Diffusion
 from hedgecast.learning.study import Study, read_study
 from hedgecast.registry.bundle import Bundle
 from hedgecast.registry.checks import gate_checks
@@ -97,7 +97,7 @@ def run_demo(study: Study, output: Path, *, day: str, scenarios: int, console: C
             f"{len(counts['days_of_other_length'])} days of another length"
         )
     with steps.step("train"):
-        methods = fit_methods(prepared, METHODS, console)
+        methods = fit_methods(prepared, tuple(_LABELS), console)
     with steps.step("validate"):
         validation = evaluate(
             prepared, prepared.split.validation, methods, count=scenarios, seed=seed, console=console

@@ -15,7 +15,8 @@ from hedgecast.commands.models import show_checks
 from hedgecast.commands.steps import Steps, peak_memory_mib
 from hedgecast.commands.workflow import BASELINE, Prepared, bundle_of, evaluate, fit_methods
 from hedgecast.core.errors import ConfigError, GateRefusedError
-from hedgecast.learning.methods import Diffusion, check_method
+from hedgecast.learning.methods import check_method
+from hedgecast.learning.methods.diffusion import Diffusion
 from hedgecast.learning.study import read_study
 from hedgecast.registry.checks import gate_checks
 from hedgecast.registry.store import ModelStore

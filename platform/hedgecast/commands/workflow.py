@@ -18,14 +18,10 @@ from hedgecast.data.schema import FeatureSchema
 from hedgecast.data.splits import Split, split_windows
 from hedgecast.data.tables import SeriesTable
 from hedgecast.data.windows import Windows, build_windows
-from hedgecast.learning.methods import (
-    Diffusion,
-    Part,
-    ScenarioMethod,
-    fit_baselines,
-    fit_diffusion,
-    training_report,
-)
+from hedgecast.learning import methods as learned
+from hedgecast.learning.methods.diffusion import Diffusion, training_report
+from hedgecast.learning.methods.method import ScenarioMethod
+from hedgecast.learning.part import Part
 from hedgecast.learning.study import Study
 from hedgecast.programs.catalog import load_program
 from hedgecast.programs.program import TwoStageProgram
@@ -118,15 +114,11 @@ class Evaluation:
 
 def fit_methods(prepared: Prepared, names: tuple[str, ...], console: Console) -> dict[str, ScenarioMethod]:
     """The trained methods ``names``, in that order."""
-    point, ridge = fit_baselines(prepared.train)
-    found: dict[str, ScenarioMethod] = {point.name: point, ridge.name: ridge}
-    if any(name.startswith("diffusion") for name in names):
-        program = prepared.program(prepared.schema.horizon) if "diffusion-dfl" in names else None
-        with epoch_bars(console) as progress:
-            found |= fit_diffusion(
-                prepared.train, prepared.validation, prepared.study.learning, program, progress
-            )
-    return {name: found[name] for name in names}
+    program = prepared.program(prepared.schema.horizon)
+    with epoch_bars(console) as progress:
+        return learned.fit_methods(
+            names, prepared.train, prepared.validation, prepared.study.learning, program, progress
+        )
 
 
 def evaluate(
@@ -139,7 +131,8 @@ def evaluate(
     console: Console,
 ) -> Evaluation:
     """Costs, regret and realism of every method on the days of ``windows``."""
-    sets = {name: method.scenarios(windows, count, seed) for name, method in methods.items()}
+    part = Part.of(windows)
+    sets = {name: method.scenarios(part, count, seed) for name, method in methods.items()}
     with day_bars(console) as progress:
         found = backtest(windows, sets, prepared.program, baseline=BASELINE, progress=progress)
     realism = {name: _realism(windows, scenarios) for name, scenarios in sets.items()}

@@ -9,13 +9,13 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from hedgecast.core.errors import ConfigError, DataError, ShapeError, SolveError
-from hedgecast.data.windows import Windows
+from hedgecast.data.windows import ArrayOrTensor
 from hedgecast.programs.program import TwoStageProgram
 from hedgecast.programs.risk import EXPECTATION, Risk
 from hedgecast.regret.metrics import (
@@ -34,6 +34,30 @@ Progress = Callable[[str, int, int], None]
 
 QUANTILES = (0.05, 0.5, 0.95)
 TAIL = 0.9
+
+
+class DecisionDays(Protocol):
+    """Days that are decided and then come true: `Windows` of a table, or a part made of arrays."""
+
+    @property
+    def days(self) -> np.ndarray:
+        """(B,) datetime64[D]."""
+        ...
+
+    @property
+    def num_steps(self) -> np.ndarray:
+        """(B,) real steps of each day."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def to_steps(self, paths: ArrayOrTensor, row: int) -> ArrayOrTensor:
+        """(..., R, F) of one day's real steps from ``paths`` (..., T, F) by slot."""
+        ...
+
+    def realized(self, row: int) -> np.ndarray:
+        """(R, F) targets that came true."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,7 +180,7 @@ class Backtest:
 
 
 def backtest(
-    windows: Windows,
+    windows: DecisionDays,
     methods: Mapping[str, ScenarioSet],
     program_for: ProgramFor,
     *,
@@ -171,7 +195,7 @@ def backtest(
 
     Parameters
     ----------
-    windows : Windows
+    windows : Windows, or Part of arrays
         Days whose targets are known.
     methods : mapping of labels to ScenarioSet
         Scenarios by slot, one context a day in the order of ``windows``. A point forecast is one scenario.
@@ -233,7 +257,7 @@ class _MethodRun:
     def run(
         self,
         program: TwoStageProgram,
-        windows: Windows,
+        windows: DecisionDays,
         rows: np.ndarray,
         given: Mapping[str, Any] | None,
         risk: Risk,
@@ -274,7 +298,7 @@ class _MethodRun:
         )
 
 
-def _realized(windows: Windows, rows: np.ndarray, like: torch.Tensor) -> torch.Tensor:
+def _realized(windows: DecisionDays, rows: np.ndarray, like: torch.Tensor) -> torch.Tensor:
     """(rows, 1, R*F): the day that came true as one scenario."""
     real = np.stack([windows.realized(row) for row in rows.tolist()])
     return torch.as_tensor(real).to(like).flatten(1)[:, None, :]
@@ -282,7 +306,7 @@ def _realized(windows: Windows, rows: np.ndarray, like: torch.Tensor) -> torch.T
 
 def _known(
     program: TwoStageProgram,
-    windows: Windows,
+    windows: DecisionDays,
     rows: np.ndarray,
     given: Mapping[str, Any] | None,
     backend: str | None,
@@ -299,7 +323,7 @@ def _known(
     return np.asarray(costs)
 
 
-def _batches(windows: Windows, batch_days: int) -> Iterator[tuple[int, np.ndarray]]:
+def _batches(windows: DecisionDays, batch_days: int) -> Iterator[tuple[int, np.ndarray]]:
     """(steps, rows) of days of equal length, at most ``batch_days`` together."""
     lengths = windows.num_steps
     for num_steps in np.unique(lengths):
@@ -308,7 +332,7 @@ def _batches(windows: Windows, batch_days: int) -> Iterator[tuple[int, np.ndarra
             yield int(num_steps), rows[start : start + batch_days]
 
 
-def _check(windows: Windows, methods: Mapping[str, ScenarioSet], baseline: str) -> None:
+def _check(windows: DecisionDays, methods: Mapping[str, ScenarioSet], baseline: str) -> None:
     if not len(windows):
         raise DataError("no day to test on: widen the test part of the split")
     if baseline not in methods:
@@ -317,8 +341,8 @@ def _check(windows: Windows, methods: Mapping[str, ScenarioSet], baseline: str) 
         )
     for label, scenarios in methods.items():
         shape = tuple(scenarios.paths.shape)
-        if shape[0] != len(windows) or shape[2] != windows.schema.horizon:
+        if shape[0] != len(windows):
             raise ShapeError(
                 f"method {label!r}: paths have shape {shape}: must be ({len(windows)} days, scenarios, "
-                f"{windows.schema.horizon} slots, series)"
+                "slots, series)"
             )

@@ -15,20 +15,11 @@ from hedgecast.data.windows import build_windows
 from hedgecast.diffusion.denoiser import Denoiser
 from hedgecast.diffusion.generator import Generator
 from hedgecast.learning.config import LearningConfig
-from hedgecast.learning.methods import (
-    FEWEST_DAYS,
-    METHODS,
-    SEASON_DAYS,
-    Diffusion,
-    Part,
-    Point,
-    RidgeResidual,
-    ScenarioMethod,
-    check_method,
-    fit_baselines,
-    fit_diffusion,
-    training_report,
-)
+from hedgecast.learning.methods import METHODS, check_method, fit_methods
+from hedgecast.learning.methods.diffusion import Diffusion, fit_diffusion, training_report
+from hedgecast.learning.methods.method import ScenarioMethod
+from hedgecast.learning.methods.ridge import FEWEST_DAYS, SEASON_DAYS, Point, RidgeResidual, fit_baselines
+from hedgecast.learning.part import Part
 from hedgecast.learning.study import read_study
 from hedgecast.programs.catalog.generation_scheduling import build
 from hedgecast.testing import write_tiny_study
@@ -73,7 +64,7 @@ def test_every_method_gives_a_scenario_set_under_its_name(
 ) -> None:
     assert tuple(methods) == METHODS
     for name, method in methods.items():
-        found = method.scenarios(split.test, 12, 0)
+        found = method.scenarios(Part.of(split.test), 12, 0)
         assert found.paths.shape == (len(split.test), 1 if name == "point" else 12, 24, 1)
         assert (found.names, found.units, found.source) == (("load_gw",), ("GW",), name)
         assert found.paths.dtype == torch.float64
@@ -88,18 +79,18 @@ def test_a_draw_depends_on_seed_and_day_alone(
     methods: dict[str, ScenarioMethod], split: Split, name: str
 ) -> None:
     method = methods[name]
-    whole = method.scenarios(split.test, 12, 0).paths
-    assert torch.equal(whole, method.scenarios(split.test, 12, 0).paths)
-    assert not torch.equal(whole, method.scenarios(split.test, 12, 1).paths)
-    few = method.scenarios(split.test.select(np.array([7, 3])), 12, 0).paths
+    whole = method.scenarios(Part.of(split.test), 12, 0).paths
+    assert torch.equal(whole, method.scenarios(Part.of(split.test), 12, 0).paths)
+    assert not torch.equal(whole, method.scenarios(Part.of(split.test), 12, 1).paths)
+    few = method.scenarios(Part.of(split.test).select(np.array([3, 7])), 12, 0).paths
     # Matrix products of other batch sizes differ in the last bits of float32.
-    torch.testing.assert_close(few, whole[[7, 3]], rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(few, whole[[3, 7]], rtol=1e-5, atol=1e-4)
 
 
 def test_the_first_scenarios_of_the_diffusion_do_not_depend_on_their_number(
     methods: dict[str, ScenarioMethod], split: Split
 ) -> None:
-    few, many = (methods["diffusion"].scenarios(split.test, count, 3).paths for count in (10, 100))
+    few, many = (methods["diffusion"].scenarios(Part.of(split.test), count, 3).paths for count in (10, 100))
     torch.testing.assert_close(few, many[:, :10], rtol=1e-5, atol=1e-4)
 
 
@@ -111,8 +102,8 @@ def test_residual_scenarios_are_the_mean_plus_training_days_of_the_season(
     days = np.arange("2018-01-01", "2021-01-01", dtype="datetime64[D]")
     numbers = torch.arange(len(days), dtype=torch.float64)[:, None].expand(-1, 24)
     seasonal = dataclasses.replace(ridge, residuals=numbers, days=days)
-    mean = point.scenarios(split.test, 1, 0).values
-    drawn = (seasonal.scenarios(split.test, 80, 4).values - mean).round()
+    mean = point.scenarios(Part.of(split.test), 1, 0).values
+    drawn = (seasonal.scenarios(Part.of(split.test), 80, 4).values - mean).round()
     assert bool((drawn == drawn[..., :1]).all())
     for row, day in enumerate(split.test.days):
         chosen = days[drawn[row, :, 0].long().numpy()]
@@ -126,7 +117,9 @@ def test_residual_days_come_from_the_nearest_season_where_training_lacks_the_own
     baselines: tuple[Point, RidgeResidual], split: Split
 ) -> None:
     point, ridge = baselines
-    residuals = ridge.scenarios(split.test, 20, 4).values - point.scenarios(split.test, 1, 0).values
+    residuals = (
+        ridge.scenarios(Part.of(split.test), 20, 4).values - point.scenarios(Part.of(split.test), 1, 0).values
+    )
     distance = torch.cdist(residuals[0], ridge.residuals)
     assert float(distance.min(dim=1).values.max()) < 1e-5
     used = ridge.days[distance.argmin(dim=1).numpy()]
@@ -162,3 +155,23 @@ def test_the_report_of_training_says_what_was_kept(split: Split, trained: dict[s
 def test_an_unknown_method_is_refused() -> None:
     with pytest.raises(ConfigError, match="no method 'difusion': choose from point"):
         check_method("difusion")
+
+
+def test_a_method_that_trains_on_the_decision_needs_the_program(split: Split) -> None:
+    with pytest.raises(ConfigError, match="diffusion-dfl trains on the decision"):
+        fit_methods(("diffusion-dfl",), Part.of(split.train), Part.of(split.validation), CONFIG)
+
+
+def test_arrays_give_the_same_scenarios_as_the_windows_they_came_from(split: Split) -> None:
+    windows = split.train
+    arrays = Part.of_arrays(
+        features(windows),
+        windows.slots,
+        days=windows.days,
+        names=windows.schema.targets,
+        units=windows.schema.target_units,
+        groups=windows.schema.groups,
+    )
+    test = Part.of(split.test)
+    for one, other in zip(fit_baselines(Part.of(windows)), fit_baselines(arrays), strict=True):
+        assert torch.equal(one.scenarios(test, 9, 1).paths, other.scenarios(test, 9, 1).paths)
