@@ -1,12 +1,6 @@
-"""What a decision, information and the stochastic model are worth: one context, each problem solved once.
+"""The best decision of one context with what it costs and what information is worth, as plain numbers.
 
-With RP the smallest expected cost, WS the expected wait-and-see cost, and EEV the expected cost of the
-decision that is best for the mean scenario:
-
-    expected value of perfect information   EVPI = RP - WS  >= 0
-    value of the stochastic solution        VSS = EEV - RP  >= 0
-
-Source: Birge and Louveaux (2011), Introduction to Stochastic Programming, chapter 4.
+The words (RP, WS, EEV, EVPI, VSS) are those of `hedgecast.programs.information`.
 """
 
 from __future__ import annotations
@@ -16,10 +10,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from hedgecast.programs.information import expected_value_decision
+from hedgecast.programs.information import Information
 from hedgecast.programs.measures import conditional_value_at_risk, expectation
 from hedgecast.programs.program import TwoStageProgram
 from hedgecast.programs.risk import EXPECTATION, Risk
@@ -75,35 +68,26 @@ def appraise(
     backend : str, optional
         Solver of every problem here.
     """
-    inputs = program.inputs(scenarios, probabilities, given)
-    weights = inputs.probabilities
-    decision = program.solve(scenarios, weights, given, risk=risk, backend=backend)
+    decision = program.solve(scenarios, probabilities, given, risk=risk, backend=backend)
     level = risk.alpha if risk.beta > 0 and 0 < risk.alpha < 1 else DEFAULT_CVAR_LEVEL
     if decision.verdict(0) is not Verdict.OPTIMAL:
         return _unsolved(decision, risk, level)
-    neutral = decision
-    if not risk.neutral:
-        neutral = program.solve(scenarios, weights, given, backend=backend)
-    least = _number(expectation(neutral.scenario_costs, weights))
-    known = _number(expectation(program.wait_and_see(scenarios, given, backend=backend), weights))
-    guess = expected_value_decision(program, scenarios, weights, given, backend=backend)
-    naive = None
-    if bool(torch.isfinite(guess).all()):
-        with torch.no_grad():
-            naive = _number(expectation(program.value(guess, scenarios, given, backend=backend), weights))
-    cost = _number(expectation(decision.scenario_costs, weights))
+    optimum = decision if risk.neutral else None
+    known = Information(program, scenarios, probabilities, given, backend=backend, optimum=optimum)
+    weights = known.inputs.probabilities
+    cost = expectation(decision.scenario_costs, weights)
     return Appraisal(
         decision=decision,
         risk=risk,
         objective=_number(decision.objective),
-        expected_cost=cost,
-        wait_and_see=known,
-        expected_value_of_perfect_information=_difference(least, known),
-        expected_value_problem_cost=naive,
-        value_of_stochastic_solution=_difference(naive, least),
+        expected_cost=_number(cost),
+        wait_and_see=_number(known.wait_and_see_cost),
+        expected_value_of_perfect_information=_number(known.value_of_perfect_information),
+        expected_value_problem_cost=_number(known.expected_value_problem_cost),
+        value_of_stochastic_solution=_number(known.value_of_stochastic_solution),
         cvar=_number(conditional_value_at_risk(decision.scenario_costs, weights, level)),
         cvar_level=level,
-        expected_regret=_difference(cost, known),
+        expected_regret=_number(cost - known.wait_and_see_cost),
     )
 
 
@@ -126,7 +110,3 @@ def _unsolved(decision: Decision, risk: Risk, level: float) -> Appraisal:
 def _number(value: Tensor) -> float | None:
     number = float(value.reshape(-1)[0])
     return number if math.isfinite(number) else None
-
-
-def _difference(left: float | None, right: float | None) -> float | None:
-    return None if left is None or right is None else left - right

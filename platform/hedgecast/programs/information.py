@@ -1,10 +1,12 @@
 """What information is worth, and how far a decision may be from optimal.
 
-For a batch of contexts with expected-cost optimum z*, scenarios y_s of probability p_s:
+For a batch of contexts with scenarios y_s of probability p_s, all in expected cost:
 
-    EVPI = E[cost(z*, y)] - E[wait-and-see cost(y)]                  value of perfect information, >= 0
-    VSS  = E[cost(z_mean, y)] - E[cost(z*, y)]                       value of the stochastic solution, >= 0
-           with z_mean the decision of the one scenario E[y]
+    RP   = min_z E[cost(z, y)]                          the recourse problem, the stochastic program itself
+    WS   = E[min_z cost(z, y)]                          wait and see: every scenario known ahead
+    EEV  = E[cost(z_mean, y)]                           z_mean the decision of the one scenario E[y]
+    EVPI = RP - WS  >= 0                                value of perfect information
+    VSS  = EEV - RP >= 0                                value of the stochastic solution
 
 Source: Birge and Louveaux (2011), Introduction to Stochastic Programming, sections 4.1 and 4.2; the gap's
 interval: Mak, Morton and Wood (1999), section 3.2, https://doi.org/10.1016/S0167-6377(98)00054-6.
@@ -13,6 +15,7 @@ interval: Mak, Morton and Wood (1999), section 3.2, https://doi.org/10.1016/S016
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -24,9 +27,94 @@ from torch import Tensor
 from hedgecast.core.errors import ConfigError, ShapeError
 from hedgecast.programs.entries import Entries
 from hedgecast.programs.measures import expectation
+from hedgecast.programs.solution import Decision, Verdict
 
 if TYPE_CHECKING:
     from hedgecast.programs.program import TwoStageProgram
+
+
+class Information:
+    """What knowing more is worth to a batch of contexts; a problem is solved when first asked for, once.
+
+    Parameters
+    ----------
+    program : TwoStageProgram
+    scenarios, probabilities, given
+        See `TwoStageProgram.inputs`; scenarios of probability zero count nowhere.
+    backend, tolerance
+        Of every solve, see `TwoStageProgram.solve`.
+    optimum : Decision, optional
+        The decision of least expected cost, where it has been solved for already.
+    """
+
+    def __init__(
+        self,
+        program: TwoStageProgram,
+        scenarios: Entries,
+        probabilities: Any = None,
+        given: Mapping[str, Any] | None = None,
+        *,
+        backend: str | None = None,
+        tolerance: float | None = None,
+        optimum: Decision | None = None,
+    ) -> None:
+        self.program = program
+        self.inputs = program.inputs(scenarios, probabilities, given)
+        self._options: dict[str, Any] = {"backend": backend, "tolerance": tolerance}
+        if optimum is not None:
+            self.optimum = optimum
+
+    @functools.cached_property
+    def optimum(self) -> Decision:
+        """The decisions of least expected cost."""
+        inputs = self.inputs
+        return self.program.solve(inputs.uncertain, inputs.probabilities, self._given, **self._options)
+
+    @functools.cached_property
+    def scenario_wait_and_see(self) -> Tensor:
+        """(B, S) cost of every scenario had it been known; see `TwoStageProgram.wait_and_see`."""
+        return self.program.wait_and_see(self.inputs.uncertain, self._given, **self._options)
+
+    @property
+    def recourse_problem_cost(self) -> Tensor:
+        """(B,) RP; NaN where there is no optimum."""
+        cost = expectation(self.optimum.scenario_costs, self.inputs.probabilities)
+        return torch.where(self.optimum.verdicts == Verdict.OPTIMAL, cost, torch.nan)
+
+    @property
+    def wait_and_see_cost(self) -> Tensor:
+        """(B,) WS; not finite where it is not for some scenario of positive probability."""
+        return expectation(self.scenario_wait_and_see, self.inputs.probabilities)
+
+    @functools.cached_property
+    def expected_value_problem_cost(self) -> Tensor:
+        """(B,) EEV; +inf where z_mean has no recourse in some scenario, NaN where there is no z_mean."""
+        inputs = self.inputs
+        mean = (inputs.probabilities[:, :, None] * inputs.uncertain).sum(dim=1, keepdim=True)
+        naive = self.program.solve(mean, None, self._given, **self._options)
+        found = torch.full_like(naive.objective, torch.nan)
+        solved = torch.nonzero(naive.verdicts == Verdict.OPTIMAL)[:, 0]
+        if solved.numel():
+            part = inputs.select(solved)
+            given = self.program.given_of(part)
+            with torch.no_grad():
+                costs = self.program.value(naive.flat[solved], part.uncertain, given, **self._options)
+            found[solved] = expectation(costs, part.probabilities)
+        return found
+
+    @property
+    def value_of_perfect_information(self) -> Tensor:
+        """(B,) EVPI."""
+        return self.recourse_problem_cost - self.wait_and_see_cost
+
+    @property
+    def value_of_stochastic_solution(self) -> Tensor:
+        """(B,) VSS; +inf and NaN as EEV."""
+        return self.expected_value_problem_cost - self.recourse_problem_cost
+
+    @property
+    def _given(self) -> dict[str, Tensor]:
+        return self.program.given_of(self.inputs)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,66 +130,6 @@ class GapInterval:
     confidence: float
     replications: Tensor
     """(B, R) gap of each replication, never negative but for the solver's tolerance."""
-
-
-def expected_value_decision(
-    program: TwoStageProgram,
-    scenarios: Entries,
-    probabilities: Any,
-    given: Mapping[str, Any] | None,
-    *,
-    backend: str | None = None,
-    tolerance: float | None = None,
-) -> Tensor:
-    """(B, N) decisions of the one scenario that is the mean of ``scenarios``; NaN where there is none."""
-    inputs = program.inputs(scenarios, probabilities, given)
-    mean = (inputs.probabilities[:, :, None] * inputs.uncertain).sum(dim=1, keepdim=True)
-    return program.solve(mean, None, given, backend=backend, tolerance=tolerance).flat
-
-
-def value_of_perfect_information(
-    program: TwoStageProgram,
-    scenarios: Entries,
-    probabilities: Any,
-    given: Mapping[str, Any] | None,
-    *,
-    backend: str | None = None,
-    tolerance: float | None = None,
-) -> Tensor:
-    """(B,) EVPI of each context; NaN where it has no optimum."""
-    inputs = program.inputs(scenarios, probabilities, given)
-    decision = program.solve(scenarios, probabilities, given, backend=backend, tolerance=tolerance)
-    known = expectation(
-        program.wait_and_see(scenarios, given, backend=backend, tolerance=tolerance), inputs.probabilities
-    )
-    return decision.objective - known
-
-
-def value_of_stochastic_solution(
-    program: TwoStageProgram,
-    scenarios: Entries,
-    probabilities: Any,
-    given: Mapping[str, Any] | None,
-    *,
-    backend: str | None = None,
-    tolerance: float | None = None,
-) -> Tensor:
-    """(B,) VSS of each context; +inf where the mean scenario's decision has no recourse in some scenario."""
-    inputs = program.inputs(scenarios, probabilities, given)
-    naive = expected_value_decision(
-        program, scenarios, probabilities, given, backend=backend, tolerance=tolerance
-    )
-    decision = program.solve(scenarios, probabilities, given, backend=backend, tolerance=tolerance)
-    found = torch.full_like(decision.objective, torch.nan)
-    solved = torch.nonzero(torch.isfinite(naive).all(dim=1))[:, 0]
-    if solved.numel():
-        part = inputs.select(solved)
-        with torch.no_grad():
-            costs = program.value(
-                naive[solved], part.uncertain, program.given_of(part), backend=backend, tolerance=tolerance
-            )
-        found[solved] = expectation(costs, part.probabilities)
-    return found - decision.objective
 
 
 def gap_interval(

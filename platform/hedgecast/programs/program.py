@@ -20,10 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from hedgecast.core.errors import DependencyError, ProgramError, ShapeError
-from hedgecast.programs import checks, information
+from hedgecast.programs import checks
 from hedgecast.programs.backend import Backend, Inputs, backend
 from hedgecast.programs.canonical import compile_stage, feasibility_of, without_decision_rows
 from hedgecast.programs.entries import Entries, Layout, as_float
+from hedgecast.programs.information import GapInterval, Information, gap_interval
 from hedgecast.programs.results import solve_batch, wait_and_see_costs
 from hedgecast.programs.risk import EXPECTATION, Risk
 from hedgecast.programs.solution import Decision
@@ -407,7 +408,7 @@ class TwoStageProgram:
 
     # ---- what information is worth ----
 
-    def expected_value_of_perfect_information(
+    def information(
         self,
         scenarios: Entries,
         probabilities: Any = None,
@@ -415,25 +416,9 @@ class TwoStageProgram:
         *,
         backend: str | None = None,
         tolerance: float | None = None,
-    ) -> Tensor:
-        """(B,) expected cost that knowing the scenario ahead would save."""
-        return information.value_of_perfect_information(
-            self, scenarios, probabilities, given, backend=backend, tolerance=tolerance
-        )
-
-    def value_of_stochastic_solution(
-        self,
-        scenarios: Entries,
-        probabilities: Any = None,
-        given: Mapping[str, Any] | None = None,
-        *,
-        backend: str | None = None,
-        tolerance: float | None = None,
-    ) -> Tensor:
-        """(B,) expected cost saved against deciding by the mean scenario."""
-        return information.value_of_stochastic_solution(
-            self, scenarios, probabilities, given, backend=backend, tolerance=tolerance
-        )
+    ) -> Information:
+        """The values of perfect information and of the stochastic solution, and what they are made of."""
+        return Information(self, scenarios, probabilities, given, backend=backend, tolerance=tolerance)
 
     def gap_interval(
         self,
@@ -444,12 +429,12 @@ class TwoStageProgram:
         confidence: float = 0.95,
         backend: str | None = None,
         tolerance: float | None = None,
-    ) -> information.GapInterval:
+    ) -> GapInterval:
         """A one-sided confidence interval of a decision's optimality gap by multiple replications.
 
         ``batches`` yields independent scenarios (B, S, ...); see `hedgecast.programs.information`.
         """
-        return information.gap_interval(
+        return gap_interval(
             self, decision, batches, given, confidence=confidence, backend=backend, tolerance=tolerance
         )
 

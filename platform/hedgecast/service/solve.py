@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hedgecast.core.errors import NotConvergedError, SolveError
+from hedgecast.core.errors import NotConvergedError
+from hedgecast.programs.information import Information
 from hedgecast.programs.measures import conditional_value_at_risk, expectation
 from hedgecast.programs.program import TwoStageProgram
-from hedgecast.programs.risk import EXPECTATION, Risk
 from hedgecast.programs.solution import Decision
 from hedgecast.registry.session import Context
 from hedgecast.scenarios.scenario_set import ScenarioSet
@@ -37,21 +36,6 @@ from hedgecast.service.statistics import quantiles, standard_error
 _FEWEST_IN_TAIL = 5.0
 # Whoever recomputes an answer with another solver shall agree to 1e-6; about one iteration more than 1e-7.
 _TOLERANCE = 1e-8
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Problem:
-    program: TwoStageProgram
-    values: Tensor
-    """(1, S, D)."""
-    weights: Tensor
-    """(1, S)."""
-    given: Mapping[str, Tensor]
-
-    def solve(self, risk: Risk) -> Decision:
-        """The best decision; SolveError where there is none."""
-        decision = self.program.solve(self.values, self.weights, self.given, risk=risk, tolerance=_TOLERANCE)
-        return decision.require_optimal()
 
 
 def conclude(
@@ -108,13 +92,15 @@ def solve_query(
         The budget ran out.
     """
     given = {name: torch.from_numpy(value)[None] for name, value in query.given.items()}
-    problem = _Problem(program, scenarios.values.double(), scenarios.weights().double(), given)
+    values, weights = scenarios.values.double(), scenarios.weights().double()
     budget.check("the solve")
     started = time.perf_counter()
-    decision = problem.solve(query.risk)
+    decision = program.solve(values, weights, given, risk=query.risk, tolerance=_TOLERANCE).require_optimal()
     solved = time.perf_counter()
     budget.check("the statistics")
-    statistics = _statistics(query, problem, decision, budget)
+    optimum = decision if query.risk.neutral else None
+    known = Information(program, values, weights, given, tolerance=_TOLERANCE, optimum=optimum)
+    statistics = _statistics(query, decision, known, budget)
     done = time.perf_counter()
     return Solution(
         decision=_arrays(description, decision, scenarios),
@@ -135,34 +121,32 @@ def solve_query(
     )
 
 
-def _statistics(query: DecideQuery, problem: _Problem, decision: Decision, budget: Budget) -> Statistics:
-    costs, weight = decision.scenario_costs[0], problem.weights[0]
-    best = _best_costs(problem)
-    regrets = costs - best
-    expected_cost, expected_best = float(expectation(costs, weight)), float(expectation(best, weight))
+def _statistics(query: DecideQuery, decision: Decision, known: Information, budget: Budget) -> Statistics:
+    costs, weight = decision.scenario_costs[0], known.inputs.probabilities[0]
+    regrets = costs - _best_costs(known)
     budget.check("the plan without risk aversion")
-    least = expected_cost if query.risk.neutral else float(problem.solve(EXPECTATION).objective[0])
+    known.optimum.require_optimal()
     budget.check("the plan for the mean scenario")
-    mean_plan_cost = _mean_plan_cost(problem)
+    stochastic = float(known.value_of_stochastic_solution)
     levels, tail = query.quantile_levels, query.tail_level
     return Statistics(
         objective=float(decision.objective[0]),
-        expected_cost=expected_cost,
-        expected_regret=expected_cost - expected_best,
+        expected_cost=float(expectation(costs, weight)),
+        expected_regret=float(expectation(regrets, weight)),
         expected_regret_standard_error=standard_error(regrets, weight),
         cost_quantiles=tuple(zip(levels, quantiles(costs, weight, levels), strict=True)),
         regret_quantiles=tuple(zip(levels, quantiles(regrets, weight, levels), strict=True)),
         cost_cvar=float(conditional_value_at_risk(costs, weight, tail)),
         regret_cvar=float(conditional_value_at_risk(regrets, weight, tail)),
         tail_level=tail,
-        expected_value_of_perfect_information=least - expected_best,
-        value_of_stochastic_solution=mean_plan_cost - least if math.isfinite(mean_plan_cost) else None,
+        expected_value_of_perfect_information=float(known.value_of_perfect_information),
+        value_of_stochastic_solution=stochastic if math.isfinite(stochastic) else None,
     )
 
 
-def _best_costs(problem: _Problem) -> Tensor:
+def _best_costs(known: Information) -> Tensor:
     """(S,) least cost under each scenario."""
-    best = problem.program.wait_and_see(problem.values, problem.given, tolerance=_TOLERANCE)[0]
+    best = known.scenario_wait_and_see[0]
     unsolved = torch.nonzero(~torch.isfinite(best))[:, 0]
     if unsolved.numel():
         raise NotConvergedError(
@@ -171,17 +155,6 @@ def _best_costs(problem: _Problem) -> Tensor:
             scenario=int(unsolved[0]),
         )
     return best
-
-
-def _mean_plan_cost(problem: _Problem) -> float:
-    """Expected cost of the plan for the mean scenario; infinite where there is none."""
-    mean = torch.einsum("bs,bsd->bd", problem.weights, problem.values)[:, None]
-    try:
-        plan = problem.program.solve(mean, None, problem.given, tolerance=_TOLERANCE).require_optimal()
-    except SolveError:
-        return math.inf
-    costs = problem.program.value(plan.values, problem.values, problem.given)[0]
-    return float(expectation(costs, problem.weights[0]))
 
 
 def _arrays(

@@ -62,10 +62,9 @@ def test_farmer_has_the_textbook_values(backend: str) -> None:
     assert decision.values["land"][0].tolist() == pytest.approx([170, 80, 250], abs=1e-3)
     known = program.wait_and_see(scenarios, backend=backend)
     assert known[0].tolist() == pytest.approx([-167_666.67, -118_600, -59_950], abs=1.0)
-    perfect = program.expected_value_of_perfect_information(scenarios, backend=backend)
-    assert perfect.item() == pytest.approx(7_016, abs=1.0)
-    stochastic = program.value_of_stochastic_solution(scenarios, backend=backend)
-    assert stochastic.item() == pytest.approx(1_150, abs=1.0)
+    worth = program.information(scenarios, backend=backend)
+    assert worth.value_of_perfect_information.item() == pytest.approx(7_016, abs=1.0)
+    assert worth.value_of_stochastic_solution.item() == pytest.approx(1_150, abs=1.0)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -353,24 +352,6 @@ def test_one_program_serves_eight_threads() -> None:
                 pool.map(lambda case, name=backend: program.solve(case, backend=name).objective, cases)
             )
         torch.testing.assert_close(torch.cat(found), torch.cat(expected), rtol=1e-6, atol=0)
-
-
-def test_gap_interval_covers_the_gap() -> None:
-    """Demand uniform on [0, 1], price 3, salvage 1: E cost(z) = 2 z^2 - 3 z + 3/2, z* = 3/4."""
-    program = newsvendor(price=3.0, salvage=1.0)
-    generator = torch.Generator().manual_seed(0)
-    batches = [torch.rand(1, 40, 1, generator=generator, dtype=torch.float64) for _ in range(20)]
-    poor = program.gap_interval(torch.tensor([[0.5]], dtype=torch.float64), batches)
-    true_gap = 2 * 0.25**2
-    assert poor.replications.shape == (1, 20)
-    assert poor.replications.min() >= -1e-6
-    # A sample's optimum is optimistic: the mean may only be above, but for four standard errors.
-    assert poor.gap.item() >= true_gap - 4 * poor.standard_error.item()
-    assert poor.upper.item() > true_gap
-    best = program.gap_interval(torch.tensor([[0.75]], dtype=torch.float64), batches)
-    assert best.upper.item() < poor.upper.item()
-    with pytest.raises(ShapeError, match="at least two"):
-        program.gap_interval(torch.tensor([[0.5]]), batches[:1])
 
 
 def test_wrong_shapes_and_names_say_what_is_expected() -> None:
