@@ -39,15 +39,20 @@ def noise_matching_loss(
     whitened: Float[Tensor, "B D"],
     config: LearningConfig,
     generator: torch.Generator,
+    rows: slice = slice(None),
 ) -> Float[Tensor, ""]:
-    """Equation (1) for the whitened residuals of some days, with fresh angles and noise."""
+    """Equation (1) for the whitened residuals of some days, with fresh angles and noise.
+
+    Angles and noise are drawn for all days; the mean is over ``rows`` of them, one worker's share.
+    """
     shape = (len(whitened), config.samples_per_day)
     times = training_times(
         shape, log_mean=config.noise_log_mean, log_std=config.noise_log_std, generator=generator
     )
     noise = torch.randn(*shape, whitened.shape[1], generator=generator, dtype=whitened.dtype)
-    clean = whitened.unsqueeze(1).expand_as(noise)
-    encoded = model.encode(context)
+    times, noise = times[rows].to(whitened.device), noise[rows].to(whitened.device)
+    clean = whitened[rows].unsqueeze(1).expand_as(noise)
+    encoded = model.encode(context[rows])
     errors = noise_matching_errors(
         lambda state, angles: model.denoiser(state, angles, encoded=encoded), clean, noise, times
     )
