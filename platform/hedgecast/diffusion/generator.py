@@ -36,8 +36,8 @@ class Generator(nn.Module):
 
         denoiser: Denoiser.Config = dataclasses.field(default_factory=Denoiser.Config)
         whitening: Whitening.Config = dataclasses.field(default_factory=Whitening.Config)
-        sampler: Literal["ddim", "heun"] = "heun"
-        """`ddim`: one network call a step; `heun`: two, second order."""
+        sampler: Literal["ddim", "euler", "heun"] = "heun"
+        """`ddim` and `euler`: one network call a step; `heun`: two, second order."""
         sampler_steps: int = 4
         """Steps from noise to scenario."""
         context_limit: float = 4.0

@@ -49,6 +49,12 @@ class Marginals:
         return self.location + self.scale * _sinh((_asinh(scores) + self.skew) / self.tail)
 
 
+def normal_marginals(residuals: Float[Tensor, "B D"]) -> Marginals:
+    """The identity map of D slots."""
+    zeros = residuals.new_zeros(residuals.shape[1])
+    return Marginals(location=zeros, scale=zeros + 1.0, skew=zeros, tail=zeros + 1.0)
+
+
 def fit_marginals(residuals: Float[Tensor, "B D"]) -> Marginals:
     """The likeliest map of each slot, its shape penalized like a prior of ten days.
 

@@ -52,7 +52,22 @@ def heun_step(
     return state + (next_time - time) * 0.5 * (slope + velocity(predicted, next_time))
 
 
-STEPS: dict[str, Step] = {"ddim": ddim_step, "heun": heun_step}
+def euler_step(
+    velocity: Velocity, state: Float[Tensor, "*batch D"], time: float | Tensor, next_time: float | Tensor
+) -> Float[Tensor, "*batch D"]:
+    """The state at ``next_time``, first order: one velocity, followed straight on.
+
+    A single step of it from noise to data is a network of one pass, x = z - (pi/2) F(z), whose scenarios
+    are the noise itself where F = 0; `ddim_step` would give zero there.
+
+    Notes
+    -----
+    Source: Song et al. (2021), eq. 13 (probability flow), https://arxiv.org/abs/2011.13456.
+    """
+    return state + (next_time - time) * velocity(state, time)
+
+
+STEPS: dict[str, Step] = {"ddim": ddim_step, "euler": euler_step, "heun": heun_step}
 """By the name used in `Generator.Config.sampler`."""
 
 

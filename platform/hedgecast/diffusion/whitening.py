@@ -15,6 +15,7 @@ wide on them as on days never seen.
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from hedgecast.core import config as core_config
 from hedgecast.core.errors import ConfigError, DataError
-from hedgecast.diffusion.marginals import Marginals, fit_marginals
+from hedgecast.diffusion.marginals import Marginals, fit_marginals, normal_marginals
 from hedgecast.diffusion.ridge import STRENGTHS, Linear, RidgeFit, fit_ridge
 
 
@@ -39,6 +40,8 @@ class Whitening(nn.Module):
         """Days left out on both sides of a run."""
         conditional_size: bool = True
         """Let the size of residuals depend on the context."""
+        marginals: Literal["skewed", "normal"] = "skewed"
+        """`skewed`: each slot has its own skew and tails; `normal`: m is the identity."""
 
         def __post_init__(self) -> None:
             if self.num_blocks < 2 or self.gap_days < 0:
@@ -141,7 +144,7 @@ class Whitening(nn.Module):
         size = _fit_size(context, log_size, config, spread)
         low, high = torch.quantile(log_size, torch.tensor([0.01, 0.99], dtype=log_size.dtype)).tolist()
         scaled = residuals / size.held_out.clamp(low, high).exp()
-        marginals = fit_marginals(scaled)
+        marginals = fit_marginals(scaled) if config.marginals == "skewed" else normal_marginals(scaled)
         scores = marginals.scores(scaled)
         factor = torch.linalg.cholesky(shrunk_covariance(scores))
         self._store(mean.linear, size.linear, torch.tensor([low, high]), marginals, factor)

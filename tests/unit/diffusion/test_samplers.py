@@ -41,13 +41,13 @@ def error(name: str, num_steps: int) -> float:
     return float((end - (MEAN + DEVIATION * start)).abs().max())
 
 
-@pytest.mark.parametrize(("name", "order"), [("ddim", 1), ("heun", 2)])
+@pytest.mark.parametrize(("name", "order"), [("ddim", 1), ("euler", 1), ("heun", 2)])
 def test_doubling_the_steps_divides_the_error_by_two_to_the_order(name: str, order: int) -> None:
     ratios = [error(name, steps) / error(name, 2 * steps) for steps in (32, 64)]
     assert ratios == pytest.approx([2.0**order] * 2, rel=0.15)
 
 
-@pytest.mark.parametrize("name", ["ddim", "heun"])
+@pytest.mark.parametrize("name", sorted(STEPS))
 def test_moments_of_the_samples_are_those_of_the_data(name: str) -> None:
     count = 100_000
     samples = integrate(
@@ -75,13 +75,13 @@ def bent(state: Tensor, time: float | Tensor) -> Tensor:
     return torch.tanh(state.roll(1, dims=-1)) * torch.as_tensor(time, dtype=state.dtype) - 0.3 * state
 
 
-@pytest.mark.parametrize("name", ["ddim", "heun"])
+@pytest.mark.parametrize("name", sorted(STEPS))
 def test_gradients_agree_with_finite_differences(name: str) -> None:
     start = noise(2, 3).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: integrate(STEPS[name], bent, x, sampling_times(4)), (start,))
 
 
-@pytest.mark.parametrize("name", ["ddim", "heun"])
+@pytest.mark.parametrize("name", sorted(STEPS))
 @pytest.mark.parametrize("keep", [1, 2, 4, 9])
 def test_truncation_changes_no_value_and_cuts_the_early_gradient(name: str, keep: int) -> None:
     scale = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)

@@ -99,3 +99,12 @@ def test_a_perfectly_predicted_target_is_refused() -> None:
 def test_impossible_blocks_are_refused() -> None:
     with pytest.raises(ConfigError, match="at least 2"):
         Whitening.Config(num_blocks=1)
+
+
+def test_normal_marginals_leave_a_linear_map_of_gaussian_noise() -> None:
+    whitening, context = Whitening(4, 6).double(), data()[0]
+    whitening.fit(*data(), Whitening.Config(marginals="normal", gap_days=1))
+    e = torch.randn(3, 1, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    x = whitening.standardized(context[:3])
+    expected = whitening.mean(x) + whitening.size(x) * (e[:, 0] @ whitening.factor.T)
+    torch.testing.assert_close(whitening.unwhiten(e, x)[:, 0], expected)
