@@ -127,7 +127,7 @@ class LayersBackend:
         smoothing: float,
         tolerance: float | None,
     ) -> nn.Module:
-        """A module (Inputs, benchmarks or None) -> (B, N); smoothing must be zero."""
+        """A module (Inputs, benchmarks or None) -> decisions and verdicts; smoothing must be zero."""
         if smoothing:
             raise ProgramError(
                 f"backend 'cvxpylayers' has no smoothing (asked for {smoothing}): use smoothing=0 "
@@ -146,8 +146,8 @@ class _ExtensiveLayer(nn.Module):
         self._reference = ReferenceBackend()
         self._made = threading.local()
 
-    def forward(self, inputs: Inputs, benchmarks: Tensor | None) -> Tensor:
-        """(B, N); NaN for members that the reference finds to have no solution.
+    def forward(self, inputs: Inputs, benchmarks: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Decisions (B, N), NaN for members that the reference finds to have no solution, and verdicts (B,).
 
         diffcp 1.1.9 returns Clarabel's last iterate of an infeasible member as if it were solved.
         """
@@ -158,9 +158,9 @@ class _ExtensiveLayer(nn.Module):
         solved = torch.nonzero(judged.verdicts == Verdict.OPTIMAL)[:, 0]
         out = torch.full_like(judged.flat, torch.nan)
         if not solved.numel():
-            return out
+            return out, judged.verdicts
         found = self.solved(inputs.select(solved), None if benchmarks is None else benchmarks[solved])
-        return out.index_copy(0, solved, found)
+        return out.index_copy(0, solved, found), judged.verdicts
 
     def solved(self, inputs: Inputs, benchmarks: Tensor | None) -> Tensor:
         """(B, N) for members that have a solution."""

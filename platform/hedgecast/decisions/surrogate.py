@@ -252,7 +252,10 @@ class SurrogateBackend:
     def layer(
         self, program: TwoStageProgram, *, risk: Risk, smoothing: float, tolerance: float | None
     ) -> nn.Module:
-        """A module (Inputs, benchmarks or None) -> (B, N): gradients of the map, or of the exact layer."""
+        """A module (Inputs, benchmarks or None) -> decisions (B, N) and verdicts (B,).
+
+        Gradients are those of the map where it is trusted, and of the exact layer elsewhere.
+        """
         exact = backend(self._exact).layer(program, risk=risk, smoothing=smoothing, tolerance=tolerance)
         return _SurrogateLayer(self, program, risk, exact)
 
@@ -288,17 +291,20 @@ class _SurrogateLayer(nn.Module):
         super().__init__()
         self.owner, self.program, self.risk, self.exact = owner, program, risk, exact
 
-    def forward(self, inputs: Inputs, benchmarks: Tensor | None) -> Tensor:
+    def forward(self, inputs: Inputs, benchmarks: Tensor | None) -> tuple[Tensor, Tensor]:
         proposal = self.owner._propose(self.program, inputs, self.risk)
         out = inputs.uncertain.new_zeros(inputs.uncertain.shape[0], self.program.num_decision)
         out = out.index_copy(0, proposal.members, proposal.flat)
         rest = torch.ones(out.shape[0], dtype=torch.bool, device=out.device)
         rest[proposal.members] = False
         members = torch.nonzero(rest)[:, 0]
+        verdicts = torch.full(out.shape[:1], int(Verdict.OPTIMAL), device=out.device)
         if not members.numel():
-            return out
-        found = self.exact(inputs.select(members), None if benchmarks is None else benchmarks[members])
-        return out.index_copy(0, members, found)
+            return out, verdicts
+        found, verdicts[members] = self.exact(
+            inputs.select(members), None if benchmarks is None else benchmarks[members]
+        )
+        return out.index_copy(0, members, found), verdicts
 
 
 def surrogate_folder() -> Path:

@@ -149,7 +149,9 @@ class Backend(Protocol):
     def layer(
         self, program: TwoStageProgram, *, risk: Risk, smoothing: float, tolerance: float | None
     ) -> nn.Module:
-        """A module (Inputs, benchmarks or None) -> (B, N), differentiable in every input.
+        """A module (Inputs, benchmarks or None) -> decisions (B, N) and verdicts (B,).
+
+        Decisions are differentiable in every input; those of members without a solution are NaN.
 
         Raises
         ------

@@ -113,7 +113,7 @@ class ProgramBackend:
     def layer(
         self, program: TwoStageProgram, *, risk: Risk, smoothing: float, tolerance: float | None
     ) -> nn.Module:
-        """A module (Inputs, benchmarks or None) -> (B, N)."""
+        """A module (Inputs, benchmarks or None) -> decisions (B, N) and verdicts (B,)."""
         return BlockLayer(self.blocks, program, risk, smoothing, tolerance)
 
 
@@ -135,8 +135,8 @@ class BlockLayer(nn.Module):
         self.warm_start = False
         self._last = threading.local()
 
-    def forward(self, inputs: Inputs, benchmarks: Tensor | None) -> Tensor:
-        """(B, N)."""
+    def forward(self, inputs: Inputs, benchmarks: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Decisions (B, N) and verdicts (B,)."""
         key = (inputs.uncertain.shape, inputs.uncertain.dtype, inputs.uncertain.device)
         last_key, last = getattr(self._last, "solution", (None, None))
         found = self.blocks.solve_blocks(
@@ -151,7 +151,7 @@ class BlockLayer(nn.Module):
         )
         if self.warm_start:
             self._last.solution = (key, found.warm)
-        return found.x[:, : self.num_decision]
+        return found.x[:, : self.num_decision], found.verdicts
 
 
 def _template(program: TwoStageProgram) -> Template:

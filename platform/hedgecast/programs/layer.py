@@ -13,6 +13,7 @@ from hedgecast.programs.backend import Backend, backend
 from hedgecast.programs.block_backend import BlockLayer
 from hedgecast.programs.results import wait_and_see_costs
 from hedgecast.programs.risk import Risk
+from hedgecast.programs.solution import Verdict
 
 if TYPE_CHECKING:
     from hedgecast.programs.program import TwoStageProgram
@@ -24,7 +25,7 @@ class DecisionLayer(nn.Module):
     """Flat decisions (B, N), differentiable in scenarios, probabilities and given parameters.
 
     Members that are infeasible, unbounded or invalid come back as NaN without a gradient; members that
-    stopped at the iteration limit come back as their last iterate.
+    stopped at the iteration limit come back as their last iterate. `judged` tells which.
     """
 
     def __init__(
@@ -52,22 +53,35 @@ class DecisionLayer(nn.Module):
         self, scenarios: Any, probabilities: Any = None, given: Mapping[str, Any] | None = None
     ) -> Tensor:
         """(B, N) decisions; arguments as in `TwoStageProgram.inputs`."""
+        return self.judged(scenarios, probabilities, given)[0]
+
+    def judged(
+        self, scenarios: Any, probabilities: Any = None, given: Mapping[str, Any] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Decisions (B, N) and verdicts (B,) int64 of `Verdict`; arguments as in `forward`."""
         inputs = self.program.inputs(scenarios, probabilities, given)
         usable = self.program.usable_members(inputs)
+        verdicts = torch.full(
+            inputs.uncertain.shape[:1],
+            int(Verdict.INVALID),
+            dtype=torch.int64,
+            device=inputs.uncertain.device,
+        )
         benchmarks: Tensor | None = None
         if self.risk.on_regret:
             tolerance = self.tolerance or (1e-7 if inputs.uncertain.dtype == torch.float64 else 1e-4)
             with torch.no_grad():
-                benchmarks, _ = wait_and_see_costs(
+                benchmarks, failed = wait_and_see_costs(
                     self.program, self.solver, inputs.select(usable), tolerance, 200
                 )
+            verdicts[usable] = failed.amax(dim=1)
             finite = torch.isfinite(benchmarks).all(dim=1)
             usable, benchmarks = usable[finite], benchmarks[finite]
         out = inputs.uncertain.new_full((inputs.uncertain.shape[0], self.program.num_decision), torch.nan)
         if not usable.numel():
-            return out
-        found: Tensor = self.inner(inputs.select(usable), benchmarks)
-        return out.index_copy(0, usable, found)
+            return out, verdicts
+        found, verdicts[usable] = self.inner(inputs.select(usable), benchmarks)
+        return out.index_copy(0, usable, found), verdicts
 
 
 def _solver(program: TwoStageProgram, name: str | None, risk: Risk) -> Backend:

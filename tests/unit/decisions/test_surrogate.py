@@ -181,7 +181,8 @@ def test_the_layer_has_the_gradients_of_the_map(
     layer = backend.layer(program, risk=EXPECTATION, smoothing=0.0, tolerance=None)
 
     def decide(scenarios: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
-        return layer(program.inputs(scenarios, probabilities), None)
+        found, _ = layer(program.inputs(scenarios, probabilities), None)
+        return found
 
     small = sets[:, :5].clone().requires_grad_()
     mass = torch.tensor([[0.1, 0.3, 0.2, 0.15, 0.25]], dtype=torch.float64)

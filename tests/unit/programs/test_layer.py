@@ -9,6 +9,7 @@ import torch
 from hedgecast.core.errors import ProgramError
 from hedgecast.programs.program import TwoStageProgram
 from hedgecast.programs.risk import Risk
+from hedgecast.programs.solution import Verdict
 
 
 def smooth() -> TwoStageProgram:
@@ -95,6 +96,19 @@ def test_bad_members_are_nan_and_give_no_gradient() -> None:
     (slope,) = torch.autograd.grad(torch.nan_to_num(found).sum(), broken)
     assert torch.isfinite(slope).all()
     assert slope[1].abs().max() == 0
+
+
+@pytest.mark.parametrize("risk", ["expectation", "regret-cvar:0.5"])
+def test_the_layer_tells_which_members_were_solved(risk: str) -> None:
+    y, _, _ = arguments()
+    broken = y.detach().clone()
+    broken[1, 2, 0] = torch.nan
+    found, verdicts = smooth().layer(risk=Risk.parse(risk)).judged(broken)
+    assert verdicts.tolist() == [Verdict.OPTIMAL, Verdict.INVALID]
+    assert torch.isfinite(found).all(dim=1).tolist() == [True, False]
+    # No number of steps reaches this tolerance: the last iterate comes back, and says so.
+    found, verdicts = smooth().layer(risk=Risk.parse(risk), tolerance=1e-300).judged(broken[:1])
+    assert verdicts.tolist() == [Verdict.NOT_CONVERGED]
 
 
 def test_warm_start_changes_nothing_but_the_way() -> None:
