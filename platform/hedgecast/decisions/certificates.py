@@ -54,7 +54,7 @@ def explain_failures(
     probabilities: Tensor,
     risk: Risk,
     valid: Tensor,
-    outcome: Outcome | None,
+    outcome: Outcome,
 ) -> Findings:
     """Verdicts of all members of a solve.
 
@@ -68,14 +68,14 @@ def explain_failures(
     risk : Risk
     valid : (members,)
         Indices of the members whose numbers are finite; the rest are invalid.
-    outcome : Outcome or None
+    outcome : Outcome
         Of the valid members.
     """
     B, S = problem.num_contexts, problem.num_scenarios
     verdicts = torch.full((B,), int(Verdict.INVALID), dtype=torch.int64, device=problem.device)
     scenarios = torch.full_like(verdicts, -1)
     rows = problem.W.shape[0] + problem.V.shape[0]
-    if outcome is None or bool(outcome.converged.all()):
+    if bool(outcome.converged.all()):
         verdicts[valid] = int(Verdict.OPTIMAL)
         return Findings(verdicts, scenarios, problem.q.new_zeros(1, 1, 1).expand(B, S, rows))
     certificate = problem.q.new_zeros(B, S, rows)

@@ -1,4 +1,4 @@
-"""A batch of deterministic programs (one scenario each) as blocks without a first stage.
+"""Deterministic programs (one scenario each) as blocks without a first stage, and the way back.
 
 With one scenario there is nothing to couple: x joins w, the whole program becomes one scenario block,
 and its elimination order follows the template's sparsity. A schedule with ramp limits is then banded, and
@@ -12,7 +12,10 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from hedgecast.decisions.objective import first_cost_and_objective, first_stage_cost, recourse_costs
+from hedgecast.decisions.structured_solution import MergedDetails, StructuredSolution
 from hedgecast.programs.blocks import BlockProblem, SparseMatrix
+from hedgecast.programs.risk import Risk
 
 
 def merge_stages(problem: BlockProblem) -> BlockProblem:
@@ -63,6 +66,36 @@ def merge_stages(problem: BlockProblem) -> BlockProblem:
     )
 
 
+def split_stages(problem: BlockProblem, merged: StructuredSolution) -> StructuredSolution:
+    """The solution of a merged deterministic program in the terms of the two-stage one."""
+    n = problem.num_first
+    num_equalities, num_inequalities = problem.A.shape[0], problem.G.shape[0]
+    # A merged solution's x holds the columns of both stages.
+    missing = torch.isnan(merged.x).any(dim=1)
+    safe = torch.where(missing[:, None], 0.0, merged.x) if bool(missing.any()) else merged.x
+    first_cost = first_stage_cost(problem, safe[:, :n])
+    costs = recourse_costs(problem, safe[:, :n], safe[:, None, n:])
+    if bool(missing.any()):
+        first_cost = torch.where(missing, torch.nan, first_cost)
+        costs = torch.where(missing[:, None], torch.nan, costs)
+    rows = merged.certificate.shape[2] - (num_equalities + num_inequalities)
+    start = num_equalities
+    stop = start + problem.W.shape[0]
+    certificate = torch.cat(
+        [merged.certificate[:, :, start:stop], merged.certificate[:, :, stop + num_inequalities :]], dim=2
+    )
+    assert certificate.shape[2] == rows
+    return dataclasses.replace(
+        merged,
+        x=merged.x[:, :n],
+        scenario_costs=costs,
+        first_cost=first_cost,
+        objective=first_cost + costs[:, 0],
+        details=MergedDetails(merged, problem),
+        certificate=certificate,
+    )
+
+
 def mean_scenario(problem: BlockProblem, probabilities: Tensor) -> BlockProblem:
     """A program without recourse columns and rows, with its scenarios' costs averaged into one.
 
@@ -83,6 +116,28 @@ def mean_scenario(problem: BlockProblem, probabilities: Tensor) -> BlockProblem:
         h=problem.h[:, :1],
         k=problem.k[:, :1],
         c=problem.c[:, :1],
+    )
+
+
+def spread_over_scenarios(
+    problem: BlockProblem, probabilities: Tensor, benchmarks: Tensor, risk: Risk, mean: StructuredSolution
+) -> StructuredSolution:
+    """The solution of a program without recourse from that of its mean scenario."""
+    B, S = problem.num_contexts, problem.num_scenarios
+    missing = torch.isnan(mean.x).any(dim=1)
+    x = torch.where(missing[:, None], 0.0, mean.x)
+    costs = recourse_costs(problem, x, x.new_zeros(B, S, 0)).expand(B, S)
+    costs = torch.where(missing[:, None], torch.nan, costs)
+    first_cost, objective = first_cost_and_objective(
+        problem, probabilities, benchmarks, risk, mean.x, costs, probabilities.detach(), None
+    )
+    return dataclasses.replace(
+        mean,
+        scenario_costs=costs,
+        first_cost=first_cost,
+        objective=objective,
+        weights=probabilities.detach(),
+        certificate=mean.certificate.expand(B, S, 0),
     )
 
 

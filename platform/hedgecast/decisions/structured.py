@@ -19,10 +19,18 @@ from hedgecast.decisions.block_numbers import Numbers, make_numbers
 from hedgecast.decisions.central_path import Limits, follow_central_path
 from hedgecast.decisions.certificates import Findings, explain_failures, select_members
 from hedgecast.decisions.compiled import CompiledSolver, compiled_applies
-from hedgecast.decisions.implicit import INPUT_NAMES, MATRIX_NAMES, VECTOR_NAMES, Solved, differentiable
-from hedgecast.decisions.iterates import Iterate, Outcome, Point
+from hedgecast.decisions.implicit import MATRIX_NAMES, VECTOR_NAMES, Solved, differentiable
+from hedgecast.decisions.iterates import Iterate, Outcome, Quality
+from hedgecast.decisions.objective import first_cost_and_objective
 from hedgecast.decisions.scenario_blocks import analyze_blocks, pattern_key
-from hedgecast.decisions.single_scenario import mean_scenario, merge_stages, recourse_alone
+from hedgecast.decisions.single_scenario import (
+    mean_scenario,
+    merge_stages,
+    recourse_alone,
+    split_stages,
+    spread_over_scenarios,
+)
+from hedgecast.decisions.structured_solution import Details, Spread, StructuredSolution
 from hedgecast.programs.blocks import BlockProblem
 from hedgecast.programs.risk import EXPECTATION, Risk
 from hedgecast.programs.solution import Verdict
@@ -31,113 +39,6 @@ from hedgecast.programs.solution import Verdict
 _SINGLE_TOLERANCE = 2e-5
 _CACHED_TEMPLATES = 64
 _UNREFINED_TOLERANCE = 1e-8
-
-
-class _Details:
-    """Recourse and multipliers of a batch, built when asked for."""
-
-    def __init__(self, point: Point, numbers: Numbers, spread: _Spread, keep: Tensor) -> None:
-        self.point, self.numbers, self.spread, self.keep = point, numbers, spread, keep
-
-    def w(self) -> Tensor:
-        return self.spread(self.point.w.permute(1, 2, 0), self.keep)
-
-    def equality(self) -> Tensor:
-        return self.spread(self.point.equality / self.numbers.cost_scale[:, None], self.keep)
-
-    def inequality(self) -> Tensor:
-        return self.spread(self.point.multiplier / self.numbers.cost_scale[:, None], self.keep)
-
-    def y(self) -> Tensor:
-        return self.spread((self.point.y * self._unit()).permute(1, 2, 0), self.keep)
-
-    def z(self) -> Tensor:
-        return self.spread((self.point.z * self._unit()).permute(1, 2, 0), self.keep)
-
-    def _unit(self) -> Tensor:
-        """(B, S): from a scenario's own scaled units to plain multipliers."""
-        return self.numbers.measure / self.numbers.cost_scale[:, None]
-
-
-class _MergedDetails:
-    """The same of deterministic programs whose first stage is part of the one block."""
-
-    def __init__(self, merged: StructuredSolution, problem: BlockProblem) -> None:
-        self.merged, self.n = merged.details, problem.num_first
-        self.rows = (problem.A.shape[0], problem.G.shape[0])
-
-    def w(self) -> Tensor:
-        return self.merged.w()[:, :, self.n :]
-
-    def equality(self) -> Tensor:
-        return self.merged.y()[:, 0, : self.rows[0]]
-
-    def inequality(self) -> Tensor:
-        return self.merged.z()[:, 0, : self.rows[1]]
-
-    def y(self) -> Tensor:
-        return self.merged.y()[:, :, self.rows[0] :]
-
-    def z(self) -> Tensor:
-        return self.merged.z()[:, :, self.rows[1] :]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class StructuredSolution:
-    """Solutions of a batch; ``x``, the costs and the objective carry gradients.
-
-    Members that are infeasible, unbounded or invalid hold NaN and give no gradient.
-    """
-
-    x: Tensor
-    """(B, n) first-stage columns."""
-    scenario_costs: Tensor
-    """(B, S) recourse costs, without the first-stage cost."""
-    first_cost: Tensor
-    """(B,) cost of the first-stage columns."""
-    objective: Tensor
-    """(B,) first-stage cost plus risk measure."""
-    verdicts: Tensor
-    """(B,) int64 of `Verdict`."""
-    primal_residual: Tensor
-    dual_residual: Tensor
-    gap: Tensor
-    iterations: Tensor
-    weights: Tensor
-    """(B, S): how much each scenario's cost weighs at the optimum; the probabilities without risk."""
-    infeasible_scenario: Tensor
-    """(B,) int64: a scenario that has no recourse whatever the decision, -1 where none is known."""
-    certificate: Tensor
-    """(B, S, rows of W then of V): Farkas multipliers of infeasible members, zero elsewhere."""
-    warm: Iterate | None
-    """Start of the next solve of nearby numbers; None after the compiled loops, which start cold faster."""
-    details: _Details | _MergedDetails
-    """What the properties below are read from."""
-
-    @property
-    def w(self) -> Tensor:
-        """(B, S, m) recourse columns, without gradient."""
-        return self.details.w()
-
-    @property
-    def equality_dual(self) -> Tensor:
-        """(B, rows of A) multipliers."""
-        return self.details.equality()
-
-    @property
-    def inequality_dual(self) -> Tensor:
-        """(B, rows of G) multipliers, nonnegative."""
-        return self.details.inequality()
-
-    @property
-    def recourse_equality_dual(self) -> Tensor:
-        """(B, S, rows of W) multipliers of the expected cost: probabilities included."""
-        return self.details.y()
-
-    @property
-    def recourse_inequality_dual(self) -> Tensor:
-        """(B, S, rows of V) multipliers, nonnegative."""
-        return self.details.z()
 
 
 class StructuredBackend:
@@ -209,13 +110,13 @@ class StructuredBackend:
                 max_iterations=max_iterations,
                 smoothing=smoothing,
             )
-            return _with_scenarios(problem, probabilities, benchmarks, risk, mean)
+            return spread_over_scenarios(problem, probabilities, benchmarks, risk, mean)
         if problem.num_scenarios == 1:
             merged = self._solve(
                 merge_stages(problem), probabilities, EXPECTATION, benchmarks, tolerance, max_iterations,
                 smoothing, warm_start,
             )  # fmt: skip
-            return _split(problem, merged)
+            return split_stages(problem, merged)
         found = self._solve(
             problem, probabilities, risk, benchmarks, tolerance, max_iterations, smoothing, warm_start
         )
@@ -276,7 +177,7 @@ class StructuredBackend:
                 numbers = numbers.select(valid)
                 warm_start = None if warm_start is None else warm_start.select(valid)
             compiled = None
-            outcome = None
+            outcome = _nothing_solved(problem)
             if valid.numel() and self.compiled and compiled_applies(problem, index, risk):
                 part = problem if valid.numel() == problem.num_contexts else select_members(problem, valid)
                 compiled = CompiledSolver(part, index, numbers)
@@ -303,37 +204,25 @@ class StructuredBackend:
         index: BlockIndex,
         numbers: Numbers,
         valid: Tensor,
-        outcome: Outcome | None,
+        outcome: Outcome,
         findings: Findings,
         compiled: CompiledSolver | None,
     ) -> StructuredSolution:
         B, S = problem.num_contexts, problem.num_scenarios
-        spread = _Spread(problem, valid)
+        spread = Spread(problem, valid)
         good = findings.verdicts[valid] == int(Verdict.OPTIMAL)
         keep = good | (findings.verdicts[valid] == int(Verdict.NOT_CONVERGED))
         nothing = problem.q.new_zeros
-        if outcome is None:
-            point: Point = Iterate(
-                x=nothing(0, problem.num_first), w=nothing(problem.num_recourse, 0, S),
-                equality=nothing(0, problem.A.shape[0]), multiplier=nothing(0, problem.G.shape[0]),
-                slack=nothing(0, problem.G.shape[0]), y=nothing(problem.W.shape[0], 0, S),
-                z=nothing(problem.V.shape[0], 0, S), s=nothing(problem.V.shape[0], 0, S),
-            )  # fmt: skip
-            gradient_point = point
-            costs = nothing(0, S)
-            quality = [nothing(0)] * 3
-            iterations = valid
+        point = outcome.iterate
+        gradient_point = point if outcome.central is None else outcome.central
+        if outcome.central is not None:
+            good = good & outcome.central_found
+        if outcome.costs is not None:
+            costs = outcome.costs
+        elif problem.num_first == 0:
+            costs = nothing(valid.numel(), S)
         else:
-            point, quality, iterations = outcome.iterate, list(outcome.quality[:3]), outcome.iterations
-            gradient_point = point if outcome.central is None else outcome.central
-            if outcome.central is not None:
-                good = good & outcome.central_found
-            if outcome.costs is not None:
-                costs = outcome.costs
-            elif problem.num_first == 0:
-                costs = nothing(valid.numel(), S)
-            else:
-                costs = numbers.costs(point.x.T[:, :, None], point.w)
+            costs = numbers.costs(point.x.T[:, :, None], point.w)
         chosen = good.nonzero()[:, 0]
         all_good = chosen.numel() == valid.numel()
         solved_numbers = numbers if all_good else numbers.select(chosen)
@@ -357,7 +246,7 @@ class StructuredBackend:
             weights = (1.0 - risk.beta) * weights + numbers.measure * point.mu
             eta = spread(point.eta / numbers.cost_scale, keep)
         weights = spread(weights, keep)
-        first_cost, objective = _objective(
+        first_cost, objective = first_cost_and_objective(
             problem, probabilities, benchmarks, risk, x, scenario_costs, weights, eta
         )
         return StructuredSolution(
@@ -366,17 +255,17 @@ class StructuredBackend:
             first_cost=first_cost,
             objective=objective,
             verdicts=findings.verdicts,
-            primal_residual=spread(quality[0]),
-            dual_residual=spread(quality[1]),
-            gap=spread(quality[2]),
+            primal_residual=spread(outcome.quality.primal),
+            dual_residual=spread(outcome.quality.dual),
+            gap=spread(outcome.quality.gap),
             iterations=torch.zeros(B, dtype=torch.int64, device=valid.device).index_copy(
-                0, valid, iterations
+                0, valid, outcome.iterations
             ),
             weights=weights,
             infeasible_scenario=findings.scenarios,
             certificate=findings.certificate,
             warm=point if isinstance(point, Iterate) and valid.numel() == B else None,
-            details=_Details(point, numbers, spread, keep),
+            details=Details(point, numbers, spread, keep),
         )
 
     def _index(self, problem: BlockProblem, *, has_risk: bool) -> BlockIndex:
@@ -395,112 +284,24 @@ class StructuredBackend:
         return made
 
 
-def first_stage_cost(problem: BlockProblem, x: Tensor) -> Tensor:
-    """(B,): 1/2 x'P x + q'x + d, differentiable."""
-    quadratic = (problem.P.values[:, 0] * x[:, problem.P.rows] * x[:, problem.P.cols]).sum(dim=1)
-    return 0.5 * quadratic + (problem.q * x).sum(dim=1) + problem.d
-
-
-def recourse_costs(problem: BlockProblem, x: Tensor, w: Tensor) -> Tensor:
-    """(B, S): recourse costs of x (B, n) and w (B, S, m), differentiable."""
-    total = problem.e + (problem.c * w).sum(dim=2) + (problem.o * x[:, None]).sum(dim=2)
-    for matrix, left, right, factor in (
-        (problem.Q, w, w, 0.5), (problem.R, w, x[:, None], 1.0), (problem.O, x[:, None], x[:, None], 0.5),
-    ):  # fmt: skip
-        products = matrix.values * left[:, :, matrix.rows] * right[:, :, matrix.cols]
-        total = total + factor * products.sum(dim=2)
-    return total
-
-
-def measure_costs(costs: Tensor, probabilities: Tensor, benchmarks: Tensor, risk: Risk) -> Tensor:
-    """(B,): the risk measure of scenario costs (B, S), without gradient.
-
-    The CVaR part is the mean of the worst 1 - alpha of the probability, the worst case the largest
-    cost of a scenario of positive probability.
-    """
-    expected = (probabilities * costs).sum(dim=1)
-    if risk.neutral:
-        return expected
-    excess = costs - benchmarks
-    if risk.alpha == 1.0:
-        tail = torch.where(probabilities > 0, excess, -torch.inf).amax(dim=1)
-    else:
-        order = excess.argsort(dim=1, descending=True)
-        mass = probabilities.gather(1, order)
-        before = mass.cumsum(dim=1) - mass
-        share = torch.minimum(mass, (1.0 - risk.alpha - before).clamp(min=0.0))
-        tail = (share * excess.gather(1, order)).sum(dim=1) / (1.0 - risk.alpha)
-    if risk.on_regret:
-        tail = tail + (probabilities * benchmarks).sum(dim=1)
-    return (1.0 - risk.beta) * expected + risk.beta * tail
-
-
-def measure_at_optimum(
-    costs: Tensor, probabilities: Tensor, benchmarks: Tensor, risk: Risk, weights: Tensor, eta: Tensor | None
-) -> Tensor:
-    """(B,): the same with the gradient that the solution's multipliers give.
-
-    Optimal scenario costs tie as a rule, and a tie has many subgradients; the scenario weights (B, S) of
-    the solution are the one that belongs to the optimal value.
-    """
-    if risk.neutral:
-        return (probabilities * costs).sum(dim=1)
-    c, p, v = costs.detach(), probabilities.detach(), benchmarks.detach()
-    tail = weights - (1.0 - risk.beta) * p
-    in_p = (1.0 - risk.beta) * c
-    if risk.alpha < 1.0:
-        assert eta is not None
-        in_p = in_p + risk.beta / (1.0 - risk.alpha) * (c - v - eta[:, None]).clamp(min=0.0)
-    in_v = -tail
-    if risk.on_regret:
-        in_p, in_v = in_p + risk.beta * v, in_v + risk.beta * p
-    change = weights * (costs - c) + in_p * (probabilities - p) + in_v * (benchmarks - v)
-    return measure_costs(c, p, v, risk) + change.sum(dim=1)
-
-
-def _objective(
-    problem: BlockProblem,
-    probabilities: Tensor,
-    benchmarks: Tensor,
-    risk: Risk,
-    x: Tensor,
-    costs: Tensor,
-    weights: Tensor,
-    eta: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """First-stage cost and objective; NaN of members without a solution reaches no gradient of others."""
-    missing = torch.isnan(x).any(dim=1) | torch.isnan(costs).any(dim=1)
-    if not bool(missing.any()):
-        first = first_stage_cost(problem, x)
-        return first, first + measure_at_optimum(costs, probabilities, benchmarks, risk, weights, eta)
-    gone = missing[:, None]
-    first = first_stage_cost(problem, torch.where(gone, 0.0, x))
-    risky = measure_at_optimum(
-        torch.where(gone, 0.0, costs),
-        probabilities,
-        benchmarks,
-        risk,
-        torch.where(gone, 0.0, weights),
-        None if eta is None else torch.where(missing, 0.0, eta),
-    )
-    return torch.where(missing, torch.nan, first), torch.where(missing, torch.nan, first + risky)
-
-
-class _Spread:
-    """Writes values of the valid members into a batch of NaN."""
-
-    def __init__(self, problem: BlockProblem, valid: Tensor) -> None:
-        self.num_contexts, self.valid = problem.num_contexts, valid
-
-    def __call__(self, values: Tensor, keep: Tensor | None = None) -> Tensor:
-        if keep is None or bool(keep.all()):
-            members = self.valid
-        else:
-            members, values = self.valid[keep], values[keep]
-        if members.numel() == self.num_contexts:
-            return values
-        full = values.new_full((self.num_contexts, *values.shape[1:]), torch.nan)
-        return full.index_copy_(0, members, values)
+def _nothing_solved(problem: BlockProblem) -> Outcome:
+    """The outcome of a batch without a valid member."""
+    nothing, S = problem.q.new_zeros, problem.num_scenarios
+    n, equalities, rows = problem.num_first, problem.A.shape[0], problem.G.shape[0]
+    m, inner_equalities, inner_rows = problem.num_recourse, problem.W.shape[0], problem.V.shape[0]
+    return Outcome(
+        iterate=Iterate(
+            x=nothing(0, n), w=nothing(m, 0, S), equality=nothing(0, equalities), multiplier=nothing(0, rows),
+            slack=nothing(0, rows), y=nothing(inner_equalities, 0, S), z=nothing(inner_rows, 0, S),
+            s=nothing(inner_rows, 0, S),
+        ),
+        central=None,
+        quality=Quality(*[nothing(0)] * 4),
+        converged=nothing(0).bool(),
+        central_found=nothing(0).bool(),
+        iterations=nothing(0).long(),
+        costs=nothing(0, S),
+    )  # fmt: skip
 
 
 def _check_shapes(problem: BlockProblem, probabilities: Tensor, benchmarks: Tensor | None) -> None:
@@ -527,58 +328,3 @@ def _valid_members(problem: BlockProblem, probabilities: Tensor, benchmarks: Ten
         for tensor in tensors:
             valid = valid & torch.isfinite(tensor).reshape(tensor.shape[0], -1).all(dim=1)
     return valid
-
-
-def _with_scenarios(
-    problem: BlockProblem, probabilities: Tensor, benchmarks: Tensor, risk: Risk, mean: StructuredSolution
-) -> StructuredSolution:
-    """The solution of a program without recourse from that of its mean scenario."""
-    B, S = problem.num_contexts, problem.num_scenarios
-    missing = torch.isnan(mean.x).any(dim=1)
-    x = torch.where(missing[:, None], 0.0, mean.x)
-    costs = recourse_costs(problem, x, x.new_zeros(B, S, 0)).expand(B, S)
-    costs = torch.where(missing[:, None], torch.nan, costs)
-    first_cost, objective = _objective(
-        problem, probabilities, benchmarks, risk, mean.x, costs, probabilities.detach(), None
-    )
-    return dataclasses.replace(
-        mean,
-        scenario_costs=costs,
-        first_cost=first_cost,
-        objective=objective,
-        weights=probabilities.detach(),
-        certificate=mean.certificate.expand(B, S, 0),
-    )
-
-
-def _split(problem: BlockProblem, merged: StructuredSolution) -> StructuredSolution:
-    """The solution of a merged deterministic program in the terms of the two-stage one."""
-    n = problem.num_first
-    num_equalities, num_inequalities = problem.A.shape[0], problem.G.shape[0]
-    # A merged solution's x holds the columns of both stages.
-    missing = torch.isnan(merged.x).any(dim=1)
-    safe = torch.where(missing[:, None], 0.0, merged.x) if bool(missing.any()) else merged.x
-    first_cost = first_stage_cost(problem, safe[:, :n])
-    costs = recourse_costs(problem, safe[:, :n], safe[:, None, n:])
-    if bool(missing.any()):
-        first_cost = torch.where(missing, torch.nan, first_cost)
-        costs = torch.where(missing[:, None], torch.nan, costs)
-    rows = merged.certificate.shape[2] - (num_equalities + num_inequalities)
-    start = num_equalities
-    stop = start + problem.W.shape[0]
-    certificate = torch.cat(
-        [merged.certificate[:, :, start:stop], merged.certificate[:, :, stop + num_inequalities :]], dim=2
-    )
-    assert certificate.shape[2] == rows
-    return dataclasses.replace(
-        merged,
-        x=merged.x[:, :n],
-        scenario_costs=costs,
-        first_cost=first_cost,
-        objective=first_cost + costs[:, 0],
-        details=_MergedDetails(merged, problem),
-        certificate=certificate,
-    )
-
-
-assert len(INPUT_NAMES) == len(MATRIX_NAMES) + len(VECTOR_NAMES) + 2
