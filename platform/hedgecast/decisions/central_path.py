@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hedgecast.decisions.block_factor import BlockIndex
 from hedgecast.decisions.block_numbers import Numbers
-from hedgecast.decisions.interior_point import CENTRAL, GAP_SHARE, STEP_FRACTION, Newton
+from hedgecast.decisions.interior_point import Newton
 from hedgecast.decisions.iterates import Iterate, Outcome, Quality, Residuals
 from hedgecast.programs.risk import EXPECTATION, Risk
 
@@ -19,8 +19,12 @@ from hedgecast.programs.risk import EXPECTATION, Risk
 _MOST_CENTERING = 0.3
 # Of the direction that takes over where the corrected one is blocked.
 _SAFE_CENTERING = 0.5
-# Rounding is larger in single precision: its last barrier leaves more of the tolerated gap.
-_SINGLE_GAP_SHARE = 0.3
+# Fraction of the way to the boundary that a step may go.
+_STEP_FRACTION = 0.995
+# The smallest barrier aimed at leaves this share of the tolerated gap; more where rounding is larger.
+_GAP_SHARE = {torch.float64: 0.05, torch.float32: 0.3}
+# How near every product s z must be to the barrier, relative to it, for a central point.
+_CENTRAL = {torch.float64: 1e-7, torch.float32: 1e-2}
 # Inequalities are relaxed by this share of the tolerance, relative to each right-hand side, so that rows
 # that meet (a demand of zero between zero and zero) leave an interior.
 _RELAXATION = 1e-3
@@ -146,7 +150,7 @@ class _Batch:
         if self.central is None or not bool((self.floor > 0).any()):
             return
         feasible = torch.maximum(quality.primal, quality.dual) <= min(self.limits.tolerance, 1e-6)
-        reached = (self.floor > 0) & feasible & (self._off_center() <= CENTRAL[self.floor.dtype])
+        reached = (self.floor > 0) & feasible & (self._off_center() <= _CENTRAL[self.floor.dtype])
         if bool(reached.any()):
             chosen = reached.nonzero()[:, 0]
             self.central.put(self.members[chosen], self.point.select(chosen))
@@ -197,8 +201,7 @@ class _Batch:
         reached = newton.barrier(point, affine, reach).clamp(min=0.0)
         fraction = ((reached / barrier).clamp(max=1.0) ** 3).clamp(max=_MOST_CENTERING)
         # No smaller than the tolerance asks: products near zero would ruin the gradients' conditioning.
-        gap_share = GAP_SHARE if barrier.dtype == torch.float64 else _SINGLE_GAP_SHARE
-        least = gap_share * self.limits.tolerance * newton.unit(quality.objective)
+        least = _GAP_SHARE[barrier.dtype] * self.limits.tolerance * newton.unit(quality.objective)
         least = torch.maximum(self.floor, least / newton.num_products())
         target = torch.maximum(barrier * fraction, least)
         corrected = {
@@ -220,7 +223,7 @@ class _Batch:
             better = short & (length > longest)
             step = _choose(better, centered, step)
             longest = torch.where(better, length, longest)
-        length = torch.where(longest >= 1.0, longest, STEP_FRACTION * longest)
+        length = torch.where(longest >= 1.0, longest, _STEP_FRACTION * longest)
         self.stalled = torch.where(length < 1e-5, self.stalled + 1, 0)
         self.point = self._moved(residuals, step, length)
 

@@ -32,102 +32,33 @@ from torch import Tensor
 from hedgecast.decisions.block_factor import BlockFactor, BlockIndex, factorize_blocks
 from hedgecast.decisions.block_numbers import Numbers
 from hedgecast.decisions.first_stage import FirstStageFactor, factorize_first_stage
-from hedgecast.decisions.iterates import Iterate, Pair, Quality, Residuals
+from hedgecast.decisions.iterates import Iterate, Residuals
+from hedgecast.decisions.optimality import Optimality, matvec, matvec_t
 from hedgecast.programs.risk import Risk
 
-# Fraction of the way to the boundary that a step may go.
-STEP_FRACTION = 0.995
-# The smallest barrier aimed at leaves this share of the tolerated gap.
-GAP_SHARE = 0.05
-# How near every product s z must be to the barrier, relative to it, for a central point.
-CENTRAL = {torch.float64: 1e-7, torch.float32: 1e-2}
 # Proximal regularization of the Newton matrix (costs are scaled near one): a hundredth of the barrier
 # within these bounds, so that it does not slow the last digits of directions with hardly any curvature.
 _REGULARIZATION = {torch.float64: (1e-13, 1e-9), torch.float32: (1e-6, 3e-5)}
 
 
-class Newton:
-    """The optimality system of one batch: residuals, factors, directions.
+class Newton(Optimality):
+    """Newton's system of the optimality conditions: factors, directions, products.
 
     Parameters
     ----------
     index : BlockIndex
         The template's elimination.
-    numbers : Numbers
-        The batch.
-    risk : Risk
-        The measure; neutral ones have no epigraph rows.
-    relaxation : float
-        Of every inequality, relative to 1 + |its right-hand side|.
+    numbers, risk, relaxation
+        See `Optimality`.
     """
 
     def __init__(self, index: BlockIndex, numbers: Numbers, risk: Risk, relaxation: float = 0.0) -> None:
-        self.index, self.numbers, self.risk, self.relaxation = index, numbers, risk, relaxation
-        self.g = numbers.g + relaxation * (1.0 + numbers.g.abs())
-        self.k = numbers.k + relaxation * (1.0 + numbers.k.abs())
-        self.neutral = risk.neutral
-        self.worst = risk.alpha == 1.0
-        self.base = numbers.relative * (1.0 if self.neutral else 1.0 - risk.beta)
-        self.live = (numbers.probability > 1e-12 / numbers.num_scenarios).to(numbers.q.dtype)
-        self.pairs = [Pair("slack", "multiplier"), Pair("s", "z")]
-        if not self.neutral:
-            self.pairs += [Pair("t", "mu")] if self.worst else [Pair("t", "mu"), Pair("u", "nu")]
-        self.P = numbers.P * numbers.cost_scale[:, None, None]
-        self.q = numbers.q * numbers.cost_scale[:, None]
-        self.scale = numbers.cost_scale[:, None]
+        super().__init__(numbers, risk, relaxation)
+        self.index = index
 
     def select(self, members: Tensor) -> Newton:
         """The system of some members."""
         return Newton(self.index, self.numbers.select(members), self.risk, self.relaxation)
-
-    def measure(self, pair: Pair) -> Tensor | float:
-        """Weight of a pair's products."""
-        if pair.slack == "slack":
-            return 1.0
-        return self.numbers.measure if pair.slack == "s" else self.numbers.measure * self.live
-
-    def weight(self, point: Iterate) -> Tensor:
-        """(B, S): each scenario's cost weight in its own units."""
-        return self.base if point.mu is None else self.base + self.scale * point.mu
-
-    def excess_price(self) -> Tensor:
-        """(B, S): cost of one unit of u, in the scenario's own units."""
-        share = self.numbers.probability / self.numbers.measure
-        return share * (self.risk.beta / (1.0 - self.risk.alpha))
-
-    def residuals(self, point: Iterate) -> Residuals:
-        """Every optimality condition but complementarity."""
-        data = self.numbers
-        column = point.x.T[:, :, None]
-        weight = self.weight(point)
-        in_w, in_x = data.cost_gradient(column, point.w)
-        w = weight * in_w + data.W.apply_transposed(point.y) + data.V.apply_transposed(point.z)
-        x = _matvec(self.P, point.x) + self.q + _matvec_t(data.A, point.equality)
-        x = x + _matvec_t(data.G, point.multiplier) + (in_x * (weight * data.measure)).sum(dim=2).T
-        x = x + data.T.sum_transposed(point.y, data.measure) + data.U.sum_transposed(point.z, data.measure)
-        eta = u = t = None
-        if point.mu is not None:
-            assert point.t is not None
-            assert point.eta is not None
-            eta = self.risk.beta - (data.measure * point.mu).sum(dim=1)
-            t = self.scale * (data.costs(column, point.w) - data.benchmark)
-            t = t - point.eta[:, None] + point.t
-            if point.u is not None:
-                assert point.nu is not None
-                t = t - point.u
-                u = (self.excess_price() - point.mu - point.nu) * self.live
-            t = t * self.live
-        return Residuals(
-            x=x,
-            w=w,
-            equality=_matvec(data.A, point.x) - data.a,
-            slack=_matvec(data.G, point.x) + point.slack - self.g,
-            y=data.T.apply(column) + data.W.apply(point.w) - data.h,
-            s=data.U.apply(column) + data.V.apply(point.w) + point.s - self.k,
-            eta=eta,
-            u=u,
-            t=t,
-        )
 
     def factorize(self, point: Iterate) -> tuple[BlockFactor, FirstStageFactor]:
         """Factors of the Newton matrix at a point."""
@@ -192,7 +123,7 @@ class Newton:
         data = self.numbers
         first = (complementarity["slack"] + point.multiplier * residuals.slack) / point.slack
         inner = (complementarity["s"] + point.z * residuals.s) / point.s
-        x = -residuals.x - _matvec_t(data.G, first) - data.U.sum_transposed(inner, data.measure)
+        x = -residuals.x - matvec_t(data.G, first) - data.U.sum_transposed(inner, data.measure)
         w = -residuals.w - data.V.apply_transposed(inner)
         epigraph = None
         if point.mu is not None:
@@ -211,7 +142,7 @@ class Newton:
         x, equality, solved, mu = self.solve(factors, x, -residuals.equality, nodes, epigraph)
         m, n = data.Q.shape[0], data.num_first
         dx, dw = x[:, :n], solved[:m]
-        slack = -residuals.slack - _matvec(data.G, dx)
+        slack = -residuals.slack - matvec(data.G, dx)
         s = -residuals.s - data.U.apply(dx.T[:, :, None]) - data.V.apply(dw)
         step = Iterate(
             x=dx,
@@ -274,13 +205,13 @@ class Newton:
         m, n = data.Q.shape[0], data.num_first
         dx, dw, dy = x[:, :n], nodes[:m], nodes[m:]
         column, weight = dx.T[:, :, None], self.weight(point)
-        first = point.multiplier / point.slack * _matvec(data.G, dx)
+        first = point.multiplier / point.slack * matvec(data.G, dx)
         inner = point.z / point.s * (data.U.apply(column) + data.V.apply(dw))
         in_w = weight * (data.Q.apply(dw) + data.R.apply(column))
         in_w = in_w + data.W.apply_transposed(dy) + data.V.apply_transposed(inner)
         in_x = weight * (data.R.apply_transposed(dw) + data.O.apply(column))
         epigraph = None
-        out_x = _matvec(self.P, dx) + _matvec_t(data.A, equality) + _matvec_t(data.G, first)
+        out_x = matvec(self.P, dx) + matvec_t(data.A, equality) + matvec_t(data.G, first)
         if mu is not None:
             assert point.mu is not None
             assert point.t is not None
@@ -295,7 +226,7 @@ class Newton:
         if mu is not None:
             out_x = torch.cat([out_x, -(data.measure * self.live * mu).sum(dim=1, keepdim=True)], dim=1)
         rows = data.T.apply(column) + data.W.apply(dw)
-        return out_x, _matvec(data.A, dx), torch.cat([in_w, rows.expand(-1, *in_w.shape[1:])]), epigraph
+        return out_x, matvec(data.A, dx), torch.cat([in_w, rows.expand(-1, *in_w.shape[1:])]), epigraph
 
     def theta(self, point: Iterate) -> Tensor:
         """(B, S): minus the epigraph row's diagonal entry."""
@@ -306,110 +237,3 @@ class Newton:
             assert point.nu is not None
             theta = theta + point.u / point.nu
         return theta
-
-    def barrier(self, point: Iterate, step: Iterate | None = None, length: Tensor | None = None) -> Tensor:
-        """(B,): mean product of slack and multiplier, after a step where one is given."""
-        total = point.x.new_zeros(point.x.shape[0])
-        for pair in self.pairs:
-            slack, multiplier = getattr(point, pair.slack), getattr(point, pair.multiplier)
-            if step is not None:
-                assert length is not None
-                shape = (1, -1, 1) if pair.slack == "s" else (-1, 1)
-                slack = slack + length.reshape(shape) * getattr(step, pair.slack)
-                multiplier = multiplier + length.reshape(shape) * getattr(step, pair.multiplier)
-            axes = (0, 2) if pair.slack == "s" else (1,)
-            total = total + (slack * multiplier * self.measure(pair)).sum(dim=axes)
-        return total / self.num_products()
-
-    def num_products(self) -> Tensor:
-        """(B,): how many products there are, each weighted by its measure; never zero."""
-        data = self.numbers
-        count = data.measure.sum(dim=1) * data.V.shape[0] + data.G.shape[1]
-        for _ in self.pairs[2:]:
-            count = count + (data.measure * self.live).sum(dim=1)
-        return torch.where(count > 0, count, torch.ones_like(count))
-
-    def step_length(self, point: Iterate, step: Iterate) -> Tensor:
-        """(B,): longest common step that keeps all slacks and multipliers nonnegative, at most one."""
-        longest = point.x.new_ones(point.x.shape[0])
-        for pair in self.pairs:
-            for name in pair:
-                value, change = getattr(point, name), getattr(step, name)
-                if not value.numel():
-                    continue
-                ratio = torch.where(change < 0, -value / change, torch.inf)
-                axes = (0, 2) if pair.slack == "s" else (1,)
-                longest = torch.minimum(longest, ratio.amin(dim=axes))
-        return longest
-
-    def quality(self, point: Iterate, residuals: Residuals) -> Quality:
-        """Relative residuals and gap, and the objective."""
-        data = self.numbers
-        B = point.x.shape[0]
-        scale = 1.0 + torch.stack(
-            [
-                _largest(data.a, B, batch_axis=0), _largest(data.g, B, batch_axis=0),
-                _largest(data.h, B, batch_axis=1), _largest(data.k, B, batch_axis=1),
-            ]
-        ).amax(dim=0)  # fmt: skip
-        primal = [
-            _largest(residuals.equality, B, batch_axis=0), _largest(residuals.slack, B, batch_axis=0),
-            _largest(residuals.y, B, batch_axis=1), _largest(residuals.s, B, batch_axis=1),
-        ]  # fmt: skip
-        # The costs are scaled so that their largest coefficient is one: 1 + 1 = 2.
-        dual = [_largest(residuals.x, B, batch_axis=0), _largest(residuals.w, B, batch_axis=1)]
-        worst_primal = torch.stack(primal).amax(dim=0) / scale + self.relaxation
-        if residuals.t is not None:
-            assert residuals.eta is not None
-            epigraph = _largest(residuals.t, B, batch_axis=0)
-            worst_primal = torch.maximum(worst_primal, epigraph / 2.0)
-            dual.append(residuals.eta.abs())
-            if residuals.u is not None:
-                dual.append(_largest(residuals.u, B, batch_axis=0))
-        objective = self.objective(point)
-        gap = point.x.new_zeros(B)
-        for pair in self.pairs:
-            products = getattr(point, pair.slack) * getattr(point, pair.multiplier) * self.measure(pair)
-            gap = gap + products.sum(dim=(0, 2) if pair.slack == "s" else (1,))
-        gap = gap / (data.cost_scale * (1.0 + objective.abs()))
-        return Quality(worst_primal, torch.stack(dual).amax(dim=0) / 2.0, gap, objective)
-
-    def unit(self, objective: Tensor) -> Tensor:
-        """(B,): the scaled cost that a gap is measured in: of 1 + |objective|, or of a cost coefficient.
-
-        The second keeps the gap meaningful for costs far below one.
-        """
-        scale = self.numbers.cost_scale
-        return scale.clamp(max=1.0) + scale * objective.abs()
-
-    def objective(self, point: Iterate) -> Tensor:
-        """(B,): first-stage cost and risk measure at a point, in the units of the costs."""
-        data = self.numbers
-        column = point.x.T[:, :, None]
-        costs = data.costs(column, point.w)
-        value = (0.5 * (_matvec(data.P, point.x) * point.x) + data.q * point.x).sum(dim=1)
-        share = 1.0 if self.neutral else 1.0 - self.risk.beta
-        value = value + share * (data.probability * costs).sum(dim=1)
-        if point.eta is not None:
-            value = value + self.risk.beta * point.eta / data.cost_scale
-            if point.u is not None:
-                tail = (data.probability * point.u).sum(dim=1) / (1.0 - self.risk.alpha)
-                value = value + self.risk.beta * tail / data.cost_scale
-        if self.risk.on_regret and not self.neutral:
-            value = value + self.risk.beta * (data.probability * data.benchmark).sum(dim=1)
-        return value
-
-
-def _matvec(matrix: Tensor, vector: Tensor) -> Tensor:
-    return (matrix @ vector[:, :, None])[:, :, 0]
-
-
-def _matvec_t(matrix: Tensor, vector: Tensor) -> Tensor:
-    return (matrix.transpose(1, 2) @ vector[:, :, None])[:, :, 0]
-
-
-def _largest(values: Tensor, num_members: int, *, batch_axis: int) -> Tensor:
-    if not values.numel():
-        return values.new_zeros(num_members)
-    axes = tuple(axis for axis in range(values.ndim) if axis != batch_axis)
-    return values.abs().amax(dim=axes).expand(num_members)
