@@ -14,7 +14,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from hedgecast.programs.presolve import CONSTANT, Affine
+from hedgecast.programs.affine_rows import CONSTANT, Affine
 
 # A dense product beats the sparse one down to about this share of nonzeros.
 _DENSE_SHARE = 0.2

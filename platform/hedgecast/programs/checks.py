@@ -77,6 +77,44 @@ def as_constraints(constraints: Any, role: str) -> tuple[Any, ...]:
     return found
 
 
+def check_program(
+    decision: Sequence[Any],
+    uncertain: Sequence[Any],
+    given: Sequence[Any],
+    cost: Any,
+    constraints: Sequence[Any],
+    recourse_cost: Any,
+    recourse_constraints: Sequence[Any],
+) -> None:
+    """Check every rule of a two-stage program.
+
+    Raises
+    ------
+    ProgramError
+        A rule is broken; the message names the expression.
+    """
+    check_leaves(decision, uncertain, given)
+    bounds = [
+        (f"bounds of {variable.name()!r}", bound)
+        for variable in decision
+        for bound in variable.attributes["bounds"] or ()
+        if isinstance(bound, cp.Expression)
+    ]
+    first = [("cost", cost), *(("constraint", c) for c in constraints)]
+    recourse = [
+        ("recourse_cost", recourse_cost),
+        *(("recourse constraint", c) for c in recourse_constraints),
+    ]
+    check_first_stage([*first, *bounds], decision, uncertain, given)
+    check_recourse(recourse, uncertain, given)
+    for role, expression in [*first, *recourse]:
+        check_convex(role, expression)
+    everything = [expression for _, expression in [*first, *bounds, *recourse]]
+    check_used(decision, everything, "decision variable")
+    check_used(uncertain, [e for _, e in recourse], "uncertain parameter")
+    check_used(given, everything, "given parameter")
+
+
 def check_leaves(decision: Sequence[Any], uncertain: Sequence[Any], given: Sequence[Any]) -> None:
     """Check that the program's own variables and parameters are continuous, real and of unique names."""
     if not decision:

@@ -96,7 +96,7 @@ class Information:
         solved = torch.nonzero(naive.verdicts == Verdict.OPTIMAL)[:, 0]
         if solved.numel():
             part = inputs.select(solved)
-            given = self.program.given_of(part)
+            given = self.program.reader.given_of(part)
             with torch.no_grad():
                 costs = self.program.value(naive.flat[solved], part.uncertain, given, **self._options)
             found[solved] = expectation(costs, part.probabilities)
@@ -114,7 +114,7 @@ class Information:
 
     @property
     def _given(self) -> dict[str, Tensor]:
-        return self.program.given_of(self.inputs)
+        return self.program.reader.given_of(self.inputs)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

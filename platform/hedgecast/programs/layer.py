@@ -60,7 +60,7 @@ class DecisionLayer(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Decisions (B, N) and verdicts (B,) int64 of `Verdict`; arguments as in `forward`."""
         inputs = self.program.inputs(scenarios, probabilities, given)
-        usable = self.program.usable_members(inputs)
+        usable = self.program.reader.usable(inputs)
         verdicts = torch.full(
             inputs.uncertain.shape[:1],
             int(Verdict.INVALID),

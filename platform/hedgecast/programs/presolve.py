@@ -21,46 +21,24 @@ import math
 
 import numpy as np
 
-from hedgecast.programs.canonical import AffineMap, Stage
+from hedgecast.programs.affine_rows import (
+    CANCELLED,
+    Affine,
+    Reduced,
+    Row,
+    add,
+    add_product,
+    add_row,
+    constant_of,
+    is_constant,
+    rows_of,
+    scaled,
+    scaled_row,
+)
+from hedgecast.programs.canonical import Stage
 
-CONSTANT = -1
-Affine = dict[int, float]
-"""Index of a parameter entry (uncertain, then given; -1: the constant) to its coefficient."""
-
-# Sums below this share of their terms are rounding of an exact cancellation.
-_CANCELLED = 1e-13
 # An equality pivot smaller than this share of its row would magnify rounding.
 _PIVOT_SHARE = 1e-3
-
-
-@dataclasses.dataclass(slots=True)
-class Row:
-    """coefficients' v = rhs, or <= rhs."""
-
-    coefficients: dict[int, Affine]
-    rhs: Affine
-    source: dict[int, float]
-
-
-@dataclasses.dataclass(slots=True)
-class Reduced:
-    """A stage in row form; columns keep their canonical numbers, eliminated ones occur nowhere."""
-
-    num_decision: int
-    columns: list[int]
-    """Auxiliary columns left, ascending."""
-    quadratic: dict[int, dict[int, Affine]]
-    """Symmetric, both triangles."""
-    linear: dict[int, Affine]
-    constant: dict[tuple[int, int], float]
-    """Quadratic form over parameter entries: (i, j), i <= j, to coefficient of their product."""
-    equalities: list[Row]
-    inequalities: list[Row]
-
-
-def is_constant(affine: Affine) -> bool:
-    """Whether no parameter stands in ``affine``."""
-    return all(index == CONSTANT for index in affine)
 
 
 def reduce_stage(stage: Stage) -> Reduced:
@@ -71,7 +49,7 @@ def reduce_stage(stage: Stage) -> Reduced:
     stage : Stage
         With zero and nonnegative rows only.
     """
-    reduced = _rows_of(stage)
+    reduced = rows_of(stage)
     merge_rows(reduced)
     _substitute_all(reduced)
     _eliminate_all(reduced)
@@ -79,89 +57,6 @@ def reduce_stage(stage: Stage) -> Reduced:
     present = _present_columns(reduced)
     reduced.columns = [column for column in reduced.columns if column in present]
     return reduced
-
-
-def _rows_of(stage: Stage) -> Reduced:
-    entries = _affines(stage.A.values)
-    offsets = _affines(stage.b)
-    rows = [Row({}, _scaled(offset, -1.0), {i: 1.0}) for i, offset in enumerate(offsets)]
-    for row, col, entry in zip(stage.A.rows, stage.A.cols, entries, strict=True):
-        if entry:
-            rows[row].coefficients[int(col)] = entry
-    inequalities = rows[stage.cones.zero :]
-    for i, row in enumerate(inequalities):
-        # A v + b >= 0  is  -A v <= b.
-        inequalities[i] = _scaled_row(row, -1.0)
-    quadratic: dict[int, dict[int, Affine]] = {}
-    for r, c, entry in zip(stage.P.rows, stage.P.cols, _affines(stage.P.values), strict=True):
-        if entry:
-            quadratic.setdefault(int(r), {})[int(c)] = entry
-    constant = _affines(stage.d)[0]
-    return Reduced(
-        num_decision=stage.num_decision,
-        columns=list(range(stage.num_decision, stage.num_columns)),
-        quadratic=quadratic,
-        linear={column: entry for column, entry in enumerate(_affines(stage.q)) if entry},
-        constant={(CONSTANT, index): value for index, value in constant.items()},
-        equalities=rows[: stage.cones.zero],
-        inequalities=inequalities,
-    )
-
-
-def _affines(values: AffineMap) -> list[Affine]:
-    """One dictionary a row."""
-    out: list[Affine] = [{CONSTANT: float(value)} if value else {} for value in values.constant]
-    shift = values.uncertain.shape[1]
-    for matrix, offset in ((values.uncertain, 0), (values.given, shift)):
-        coo = matrix.tocoo()
-        for row, col, value in zip(coo.row, coo.col, coo.data, strict=True):
-            if value:
-                _add(out[row], {int(col) + offset: float(value)}, 1.0)
-    return out
-
-
-def _add(target: Affine, other: Affine, factor: float) -> None:
-    for index, value in other.items():
-        before, step = target.get(index, 0.0), factor * value
-        after = before + step
-        if abs(after) <= _CANCELLED * max(abs(before), abs(step)):
-            target.pop(index, None)
-        else:
-            target[index] = after
-
-
-def _scaled(affine: Affine, factor: float) -> Affine:
-    return {index: factor * value for index, value in affine.items()}
-
-
-def _scaled_row(row: Row, factor: float) -> Row:
-    return Row(
-        {column: _scaled(entry, factor) for column, entry in row.coefficients.items()},
-        _scaled(row.rhs, factor),
-        {index: factor * value for index, value in row.source.items()},
-    )
-
-
-def _add_row(target: Row, other: Row, factor: float) -> None:
-    for column, entry in other.coefficients.items():
-        mine = target.coefficients.setdefault(column, {})
-        _add(mine, entry, factor)
-        if not mine:
-            del target.coefficients[column]
-    _add(target.rhs, other.rhs, factor)
-    for index, value in other.source.items():
-        target.source[index] = target.source.get(index, 0.0) + factor * value
-
-
-def _value(affine: Affine) -> float:
-    return affine.get(CONSTANT, 0.0)
-
-
-def _add_product(target: dict[tuple[int, int], float], left: Affine, right: Affine, factor: float) -> None:
-    for i, a in left.items():
-        for j, b in right.items():
-            key = (min(i, j), max(i, j))
-            target[key] = target.get(key, 0.0) + factor * a * b
 
 
 # ---- 1. columns defined by an equality row ----
@@ -210,12 +105,12 @@ def _substitute_all(reduced: Reduced) -> None:
 
 def _pivot(reduced: Reduced, row: Row, index: _Index) -> int | None:
     """The column to substitute with ``row``, or None where none keeps everything affine and sparse."""
-    largest = max((abs(_value(entry)) for entry in row.coefficients.values()), default=0.0)
+    largest = max((abs(constant_of(entry)) for entry in row.coefficients.values()), default=0.0)
     best, best_fill = None, math.inf
     for column, entry in row.coefficients.items():
         if column < reduced.num_decision or not is_constant(entry):
             continue
-        if abs(_value(entry)) < _PIVOT_SHARE * largest:
+        if abs(constant_of(entry)) < _PIVOT_SHARE * largest:
             continue
         others = [other for other in index.holding(column) if other is not row]
         if not _stays_affine(reduced, row, column, others):
@@ -245,17 +140,17 @@ def _stays_affine(reduced: Reduced, row: Row, column: int, others: list[Row]) ->
 
 def _substitute(reduced: Reduced, row: Row, column: int, index: _Index) -> None:
     """Put v_column = alpha + sum_i beta_i v_i, from ``row``, everywhere."""
-    pivot = _value(row.coefficients[column])
-    alpha = _scaled(row.rhs, 1.0 / pivot)
+    pivot = constant_of(row.coefficients[column])
+    alpha = scaled(row.rhs, 1.0 / pivot)
     beta = {
-        other: _scaled(entry, -1.0 / pivot) for other, entry in row.coefficients.items() if other != column
+        other: scaled(entry, -1.0 / pivot) for other, entry in row.coefficients.items() if other != column
     }
     for concerned in index.holding(column):
-        _add_row(concerned, row, -_value(concerned.coefficients[column]) / pivot)
+        add_row(concerned, row, -constant_of(concerned.coefficients[column]) / pivot)
         concerned.coefficients.pop(column, None)
         index.add(concerned)
     curvature = reduced.quadratic.pop(column, {})
-    own = _value(curvature.pop(column, {}))
+    own = constant_of(curvature.pop(column, {}))
     for other in curvature:
         del reduced.quadratic[other][column]
     slope = reduced.linear.pop(column, {})
@@ -263,34 +158,36 @@ def _substitute(reduced: Reduced, row: Row, column: int, index: _Index) -> None:
     for i, b_i in beta.items():
         for k, b_k in beta.items():
             if own:
-                _add_curvature(reduced, i, k, _scaled(b_i, own * _value(b_k)))
+                _add_curvature(reduced, i, k, scaled(b_i, own * constant_of(b_k)))
         for k, entry in curvature.items():
-            product = _scaled(b_i, _value(entry))
+            product = scaled(b_i, constant_of(entry))
             _add_curvature(reduced, i, k, product)
             _add_curvature(reduced, k, i, product)
         if own:
-            _add_slope(reduced, i, _scaled(alpha, own * _value(b_i)))
+            _add_slope(reduced, i, scaled(alpha, own * constant_of(b_i)))
         if slope:
             constant = is_constant(slope)
-            _add_slope(reduced, i, _scaled(b_i, _value(slope)) if constant else _scaled(slope, _value(b_i)))
+            _add_slope(
+                reduced, i, scaled(b_i, constant_of(slope)) if constant else scaled(slope, constant_of(b_i))
+            )
     for k, entry in curvature.items():
-        _add_slope(reduced, k, _scaled(alpha, _value(entry)))
-    _add_product(reduced.constant, alpha, alpha, 0.5 * own)
-    _add_product(reduced.constant, slope, alpha, 1.0)
+        _add_slope(reduced, k, scaled(alpha, constant_of(entry)))
+    add_product(reduced.constant, alpha, alpha, 0.5 * own)
+    add_product(reduced.constant, slope, alpha, 1.0)
     reduced.columns.remove(column)
 
 
 def _add_curvature(reduced: Reduced, i: int, k: int, affine: Affine) -> None:
     entries = reduced.quadratic.setdefault(i, {})
     entry = entries.setdefault(k, {})
-    _add(entry, affine, 1.0)
+    add(entry, affine, 1.0)
     if not entry:
         del entries[k]
 
 
 def _add_slope(reduced: Reduced, column: int, affine: Affine) -> None:
     entry = reduced.linear.setdefault(column, {})
-    _add(entry, affine, 1.0)
+    add(entry, affine, 1.0)
     if not entry:
         del reduced.linear[column]
 
@@ -310,8 +207,8 @@ def _eliminate_all(reduced: Reduced) -> None:
             rows = index.holding(column)
             if not all(is_constant(row.coefficients[column]) for row in rows):
                 continue
-            upper = [row for row in rows if _value(row.coefficients[column]) > 0]
-            lower = [row for row in rows if _value(row.coefficients[column]) < 0]
+            upper = [row for row in rows if constant_of(row.coefficients[column]) > 0]
+            lower = [row for row in rows if constant_of(row.coefficients[column]) < 0]
             if len(upper) * len(lower) <= len(upper) + len(lower):
                 _eliminate(reduced, column, upper, lower, index)
                 progress = True
@@ -324,8 +221,8 @@ def _eliminate(reduced: Reduced, column: int, upper: list[Row], lower: list[Row]
         index.drop(row)
     for high in upper:
         for low in lower:
-            row = _scaled_row(high, 1.0 / _value(high.coefficients[column]))
-            _add_row(row, low, -1.0 / _value(low.coefficients[column]))
+            row = scaled_row(high, 1.0 / constant_of(high.coefficients[column]))
+            add_row(row, low, -1.0 / constant_of(low.coefficients[column]))
             row.coefficients.pop(column, None)
             index.add(row)
             kept.append(row)
@@ -342,7 +239,7 @@ def merge_rows(reduced: Reduced) -> None:
     limits: dict[object, dict[bool, float]] = {}
     for row in filter(_fixed, inequalities):
         scale, left = _normal(row)
-        limits.setdefault(left, {})[scale > 0] = _value(row.rhs) / scale
+        limits.setdefault(left, {})[scale > 0] = constant_of(row.rhs) / scale
     meeting = {left for left, sides in limits.items() if len(sides) == 2 and _same(*sides.values())}
     # A negative multiplier of such an equality belongs to the other row of the pair: no fixed sum of rows.
     pairs = [
@@ -354,7 +251,7 @@ def merge_rows(reduced: Reduced) -> None:
     values: dict[object, float] = {}
     for row in filter(_fixed, reduced.equalities):
         scale, left = _normal(row)
-        values[left] = _value(row.rhs) / scale
+        values[left] = constant_of(row.rhs) / scale
     reduced.inequalities = [row for row in inequalities if not _implied(row, values)]
 
 
@@ -373,7 +270,7 @@ def _normal(row: Row) -> tuple[float, object]:
 
 
 def _same(one: float, other: float) -> bool:
-    return abs(one - other) <= _CANCELLED * max(1.0, abs(one), abs(other))
+    return abs(one - other) <= CANCELLED * max(1.0, abs(one), abs(other))
 
 
 def _implied(row: Row, values: dict[object, float]) -> bool:
@@ -383,7 +280,7 @@ def _implied(row: Row, values: dict[object, float]) -> bool:
     scale, left = _normal(row)
     if left not in values:
         return False
-    limit, value = _value(row.rhs) / scale, values[left]
+    limit, value = constant_of(row.rhs) / scale, values[left]
     return _same(value, limit) or (value < limit if scale > 0 else value > limit)
 
 
@@ -391,13 +288,15 @@ def _without_repeats(rows: list[Row], *, equality: bool) -> list[Row]:
     """``rows`` without repeats, and without rows that hold whatever the columns are."""
     kept: dict[object, Row] = {}
     for row in rows:
-        if not row.coefficients and is_constant(row.rhs) and _holds(_value(row.rhs), equality):
+        if not row.coefficients and is_constant(row.rhs) and _holds(constant_of(row.rhs), equality):
             continue
         scale, left = _normal(row)
         free = not equality and _fixed(row)
         key: object = (left, equality or scale > 0, None if free else _key(row.rhs, scale))
         other = kept.get(key)
-        if other is None or (free and _value(row.rhs) / abs(scale) < _value(other.rhs) / _row_scale(other)):
+        if other is None or (
+            free and constant_of(row.rhs) / abs(scale) < constant_of(other.rhs) / _row_scale(other)
+        ):
             kept[key] = row
     return list(kept.values())
 

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import cvxpy as cp
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,8 +22,9 @@ from hedgecast.core.errors import DependencyError, ProgramError, ShapeError
 from hedgecast.programs import checks
 from hedgecast.programs.backend import Backend, Inputs, backend
 from hedgecast.programs.canonical import compile_stage, feasibility_of, without_decision_rows
-from hedgecast.programs.entries import Entries, Layout, as_float
+from hedgecast.programs.entries import Entries, Layout
 from hedgecast.programs.information import GapInterval, Information, gap_interval
+from hedgecast.programs.inputs import InputReader
 from hedgecast.programs.results import solve_batch, wait_and_see_costs
 from hedgecast.programs.risk import EXPECTATION, Risk
 from hedgecast.programs.solution import Decision
@@ -80,43 +80,18 @@ class TwoStageProgram:
         self.recourse_cost = checks.as_cost(recourse_cost, "recourse_cost")
         self.constraints = checks.as_constraints(constraints, "constraints")
         self.recourse_constraints = checks.as_constraints(recourse_constraints, "recourse_constraints")
-        self._check()
+        checks.check_program(
+            self.decision, self.uncertain, self.given, self.cost, self.constraints, self.recourse_cost,
+            self.recourse_constraints,
+        )  # fmt: skip
         self.decision_layout = Layout(self.decision, "decision")
-        self.uncertain_layout = Layout(self.uncertain, "scenarios")
-        self.given_layout = Layout(self.given, "given")
+        self.reader = InputReader(self.uncertain, self.given)
         self.num_decision = self.decision_layout.size
-        self.num_uncertain = self.uncertain_layout.size
-        self.num_given = self.given_layout.size
-        self.given_defaults: dict[str, Tensor] = {
-            parameter.name(): torch.as_tensor(_dense(parameter.value), dtype=torch.float64)
-            for parameter in self.given
-            if parameter.value is not None
-        }
+        self.num_uncertain = self.reader.uncertain.size
+        self.num_given = self.reader.given.size
         self._compile()
 
     # ---- construction ----
-
-    def _check(self) -> None:
-        checks.check_leaves(self.decision, self.uncertain, self.given)
-        bounds = [
-            (f"bounds of {variable.name()!r}", bound)
-            for variable in self.decision
-            for bound in variable.attributes["bounds"] or ()
-            if isinstance(bound, cp.Expression)
-        ]
-        first = [("cost", self.cost), *(("constraint", c) for c in self.constraints)]
-        recourse = [
-            ("recourse_cost", self.recourse_cost),
-            *(("recourse constraint", c) for c in self.recourse_constraints),
-        ]
-        checks.check_first_stage([*first, *bounds], self.decision, self.uncertain, self.given)
-        checks.check_recourse(recourse, self.uncertain, self.given)
-        for role, expression in [*first, *recourse]:
-            checks.check_convex(role, expression)
-        everything = [expression for _, expression in [*first, *bounds, *recourse]]
-        checks.check_used(self.decision, everything, "decision variable")
-        checks.check_used(self.uncertain, [e for _, e in recourse], "uncertain parameter")
-        checks.check_used(self.given, everything, "given parameter")
 
     def _compile(self) -> None:
         own = {variable.id for variable in self.decision}
@@ -185,71 +160,7 @@ class TwoStageProgram:
         ShapeError, ProgramError
             A wrong shape, an unknown or a missing name.
         """
-        uncertain = self.uncertain_layout.flatten(scenarios, ("contexts", "scenarios"))
-        num_contexts, num_scenarios = uncertain.shape[:2]
-        if not num_scenarios:
-            raise ShapeError("scenarios has no scenario: give at least one for each context")
-        if probabilities is None:
-            weights = uncertain.new_full((num_contexts, num_scenarios), 1.0 / num_scenarios)
-        else:
-            weights = as_float(probabilities).to(uncertain)
-            if weights.shape != uncertain.shape[:2]:
-                raise ShapeError(
-                    f"probabilities have shape {tuple(weights.shape)}: must be contexts x scenarios = "
-                    f"{tuple(uncertain.shape[:2])}"
-                )
-        return Inputs(
-            uncertain=uncertain, probabilities=weights, given=self.given_entries(given or {}, uncertain)
-        )
-
-    def given_entries(self, given: Mapping[str, Any], like: Tensor) -> Tensor:
-        """(1 or B, K) entries of the given parameters, defaults filled in.
-
-        Parameters
-        ----------
-        given : mapping of names to *shape or (B, *shape)
-        like : Tensor
-            (B, ...) whose contexts, dtype and device they must have.
-        """
-        self.given_layout.check_names(given, complete=False)
-        parts = []
-        for name, shape in zip(self.given_layout.names, self.given_layout.shapes, strict=True):
-            value = given.get(name, self.given_defaults.get(name))
-            if value is None:
-                raise ProgramError(
-                    f"given parameter {name!r} has no value: pass given={{{name!r}: ...}} or set .value "
-                    "before the program is made",
-                    name=name,
-                )
-            part = as_float(value).to(like)
-            if tuple(part.shape) == shape:
-                part = part[None]
-            elif tuple(part.shape[1:]) != shape or part.shape[0] not in (1, like.shape[0]):
-                raise ShapeError(
-                    f"given[{name!r}] has shape {tuple(part.shape)}: must be {shape} or "
-                    f"{(like.shape[0], *shape)}"
-                )
-            parts.append(part.reshape(part.shape[0], -1))
-        if not parts:
-            return like.new_zeros(1, 0)
-        rows = max(part.shape[0] for part in parts)
-        return torch.cat([part.expand(rows, -1) for part in parts], dim=1)
-
-    def given_of(self, inputs: Inputs) -> dict[str, Tensor]:
-        """Given parameters by name, (1 or B, *shape), out of checked inputs."""
-        return self.given_layout.unflatten(inputs.given)
-
-    def usable_members(self, inputs: Inputs) -> Tensor:
-        """Indices of the members whose numbers can be solved.
-
-        Entries must be finite and keep the signs declared in CVXPY; probabilities must be a distribution.
-        """
-        probabilities = inputs.probabilities
-        slack = 1e-6 if probabilities.dtype == torch.float64 else 1e-3
-        usable = (probabilities >= 0).all(dim=1) & ((probabilities.sum(dim=1) - 1).abs() <= slack)
-        usable &= self.uncertain_layout.lawful(inputs.uncertain).all(dim=1)
-        usable &= self.given_layout.lawful(inputs.given)
-        return torch.nonzero(usable)[:, 0]
+        return self.reader.read(scenarios, probabilities, given)
 
     def unflatten(self, flat: Tensor) -> dict[str, Tensor]:
         """Decision variable name to (B, *shape), from flat decisions (B, N)."""
@@ -333,7 +244,7 @@ class TwoStageProgram:
         """
         with torch.no_grad():
             inputs = self.inputs(scenarios, None, given)
-            usable = self.usable_members(inputs)
+            usable = self.reader.usable(inputs)
             costs = torch.full_like(inputs.probabilities, torch.nan)
             costs[usable], _ = wait_and_see_costs(
                 self,
@@ -389,7 +300,7 @@ class TwoStageProgram:
         given : mapping of names, or checked entries (1 or B, K), optional
         """
         flat = self.flatten(decision).detach()
-        entries = given if isinstance(given, Tensor) else self.given_entries(given or {}, flat)
+        entries = given if isinstance(given, Tensor) else self.reader.given_entries(given or {}, flat)
         arrays = [tensor.detach().cpu().double().numpy() for tensor in (flat, entries)]
         return torch.as_tensor(self._first_stage_check(*arrays)).to(flat)
 
@@ -483,7 +394,3 @@ class TwoStageProgram:
 
 def _tolerance(asked: float | None, like: Tensor) -> float:
     return asked if asked is not None else 1e-7 if like.dtype == torch.float64 else 1e-4
-
-
-def _dense(value: Any) -> np.ndarray:
-    return np.asarray(value.toarray() if hasattr(value, "toarray") else value, dtype=np.float64)

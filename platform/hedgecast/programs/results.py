@@ -43,7 +43,7 @@ def solve_batch(
     verdicts = torch.full(
         (num_contexts,), int(Verdict.INVALID), dtype=torch.int64, device=inputs.given.device
     )
-    usable = program.usable_members(inputs)
+    usable = program.reader.usable(inputs)
     benchmarks: Tensor | None = None
     if risk.on_regret:
         benchmarks = inputs.probabilities.new_full((num_contexts, num_scenarios), torch.nan)

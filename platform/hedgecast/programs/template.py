@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hedgecast.programs.affine_rows import Affine, Reduced, Row
 from hedgecast.programs.arrays import AffineArray, QuadraticNumber
 from hedgecast.programs.blocks import BlockProblem, SparseMatrix
 from hedgecast.programs.canonical import FloatArray, Stage
-from hedgecast.programs.presolve import Affine, Reduced, Row, merge_rows, reduce_stage
+from hedgecast.programs.presolve import merge_rows, reduce_stage
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -282,7 +282,7 @@ def test_batch_equals_loop() -> None:
 
 def test_given_parameters_differ_by_context_and_have_defaults() -> None:
     program, scenarios = schedule(), loads(2)
-    assert program.given_defaults["ramp"].item() == 0.4
+    assert program.reader.defaults["ramp"].item() == 0.4
     ramps = torch.tensor([0.0, 10.0], dtype=torch.float64)
     decision = program.solve(scenarios, given={"ramp": ramps})
     plans = decision.values["plan"]

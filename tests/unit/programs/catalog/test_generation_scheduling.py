@@ -66,7 +66,7 @@ def test_serves_days_of_any_length(num_steps: int) -> None:
 
 def test_limits_are_given_parameters() -> None:
     program = build(4, capacity=[5.0, 5.0, 2.0, 5.0])
-    assert set(program.given_defaults) == {"ramp_limit", "capacity"}
+    assert set(program.reader.defaults) == {"ramp_limit", "capacity"}
     tight = program.solve(loads(4, 4))
     assert tight.flat[0, 2] <= 2 + 1e-6
     wide = program.solve(loads(4, 4), given={"capacity": np.full(4, 9.0), "ramp_limit": 9.0})
