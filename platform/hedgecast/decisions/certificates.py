@@ -21,6 +21,7 @@ from hedgecast.decisions.block_factor import BlockIndex
 from hedgecast.decisions.block_numbers import make_numbers
 from hedgecast.decisions.central_path import Limits, follow_central_path
 from hedgecast.decisions.iterates import Outcome
+from hedgecast.programs.backend import MAX_ITERATIONS
 from hedgecast.programs.blocks import BlockProblem, SparseMatrix
 from hedgecast.programs.risk import EXPECTATION, Risk
 from hedgecast.programs.solution import Verdict
@@ -231,7 +232,7 @@ def _solve(
         probabilities = problem.q.new_full(shape, 1.0 / shape[1])
     numbers = make_numbers(problem, probabilities, torch.zeros_like(probabilities))
     tolerance = 1e-8 if problem.dtype == torch.float64 else 2e-5
-    limits = Limits(tolerance=tolerance, max_iterations=200)
+    limits = Limits(tolerance=tolerance, max_iterations=MAX_ITERATIONS)
     outcome = follow_central_path(make_index(problem, not risk.neutral), numbers, risk, limits)
     return outcome, numbers.measure / numbers.cost_scale[:, None]
 

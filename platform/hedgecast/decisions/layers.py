@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from hedgecast.core.errors import ProgramError
 from hedgecast.decisions.reference import ReferenceBackend
-from hedgecast.programs.backend import Inputs, RawSolution, StageValue
+from hedgecast.programs.backend import MAX_ITERATIONS, Inputs, RawSolution, StageValue
 from hedgecast.programs.measures import risk_value
 from hedgecast.programs.program import TwoStageProgram
 from hedgecast.programs.risk import Risk
@@ -153,7 +153,7 @@ class _ExtensiveLayer(nn.Module):
         """
         judged = self._reference.solve(
             self.program, inputs, risk=self.risk, benchmarks=benchmarks,
-            tolerance=self.tolerance or 1e-7, max_iterations=200,
+            tolerance=self.tolerance or 1e-7, max_iterations=MAX_ITERATIONS,
         )  # fmt: skip
         solved = torch.nonzero(judged.verdicts == Verdict.OPTIMAL)[:, 0]
         out = torch.full_like(judged.flat, torch.nan)

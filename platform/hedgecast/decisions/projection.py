@@ -57,9 +57,7 @@ def project(
         The program has no block form.
     """
     problem = _nearest(program, inputs, wish, scale)
-    found = StructuredBackend().solve_blocks(
-        problem, wish.new_ones(wish.shape[0], 1), tolerance=tolerance, max_iterations=200
-    )
+    found = StructuredBackend().solve_blocks(problem, wish.new_ones(wish.shape[0], 1), tolerance=tolerance)
     return Projected(found.x[:, : program.num_decision], found.verdicts, found.primal_residual)
 
 

@@ -25,7 +25,7 @@ from hedgecast.decisions.extensive_form import (
     solve_context,
     verdict_of,
 )
-from hedgecast.programs.backend import Inputs, RawSolution, StageValue
+from hedgecast.programs.backend import MAX_ITERATIONS, Inputs, RawSolution, StageValue
 from hedgecast.programs.canonical import FloatArray, Stage
 from hedgecast.programs.program import TwoStageProgram
 from hedgecast.programs.risk import Risk
@@ -128,7 +128,7 @@ def _solve_fixed(
     if not q.size:
         # Clarabel needs a column: one that nothing concerns.
         P, q, A = sp.csc_array(np.ones((1, 1))), np.zeros(1), sp.csc_array((b.size, 1))
-    return solve_cones(P, q, -A, b, cones, tolerance, 200)
+    return solve_cones(P, q, -A, b, cones, tolerance, MAX_ITERATIONS)
 
 
 def _evaluate(stage: Stage, arrays: list[FloatArray], tolerance: float) -> Iterator[list[FloatArray]]:

@@ -31,6 +31,7 @@ from hedgecast.decisions.single_scenario import (
     spread_over_scenarios,
 )
 from hedgecast.decisions.structured_solution import Details, Spread, StructuredSolution
+from hedgecast.programs.backend import MAX_ITERATIONS
 from hedgecast.programs.blocks import BlockProblem
 from hedgecast.programs.risk import EXPECTATION, Risk
 from hedgecast.programs.solution import Verdict
@@ -66,7 +67,7 @@ class StructuredBackend:
         risk: Risk = EXPECTATION,
         benchmarks: Tensor | None = None,
         tolerance: float = 1e-8,
-        max_iterations: int = 100,
+        max_iterations: int = MAX_ITERATIONS,
         smoothing: float = 0.0,
         warm_start: Iterate | None = None,
     ) -> StructuredSolution:

@@ -16,6 +16,7 @@ import functools
 import importlib.metadata
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from hedgecast.core.errors import DependencyError, ProgramError
@@ -27,6 +28,13 @@ if TYPE_CHECKING:
     from hedgecast.programs.stages import CompiledStage
 
 GROUP = "hedgecast.backends"
+MAX_ITERATIONS = 200
+"""Of a solve, where a caller does not say; CVaR of 1,000 schedules of a day takes 66."""
+
+
+def tolerance_or_default(asked: float | None, like: Tensor) -> float:
+    """``asked``, or the relative residuals and gap that fit the precision of ``like``: 1e-7 or 1e-4."""
+    return asked if asked is not None else 1e-7 if like.dtype == torch.float64 else 1e-4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

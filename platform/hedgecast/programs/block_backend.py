@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hedgecast.core.errors import ProgramError
-from hedgecast.programs.backend import BlockBackend, Inputs, RawSolution, StageValue
+from hedgecast.programs.backend import MAX_ITERATIONS, BlockBackend, Inputs, RawSolution, StageValue
 from hedgecast.programs.blocks import BlockProblem, SparseMatrix
 from hedgecast.programs.evaluate import decision_cost, multiply
 from hedgecast.programs.risk import EXPECTATION, Risk
@@ -87,7 +87,7 @@ class ProgramBackend:
                     risk=EXPECTATION,
                     benchmarks=None,
                     tolerance=tolerance,
-                    max_iterations=200,
+                    max_iterations=MAX_ITERATIONS,
                     smoothing=0.0,
                 )
             solved = found.verdicts == Verdict.OPTIMAL
@@ -145,7 +145,7 @@ class BlockLayer(nn.Module):
             risk=self.risk,
             benchmarks=benchmarks,
             tolerance=self.tolerance or _GRADIENT_TOLERANCE[inputs.uncertain.dtype],
-            max_iterations=200,
+            max_iterations=MAX_ITERATIONS,
             smoothing=self.smoothing,
             warm_start=last if last_key == key else None,
         )

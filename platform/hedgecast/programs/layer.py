@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hedgecast.core.errors import DependencyError, ProgramError
-from hedgecast.programs.backend import Backend, backend
+from hedgecast.programs.backend import MAX_ITERATIONS, Backend, backend, tolerance_or_default
 from hedgecast.programs.block_backend import BlockLayer
 from hedgecast.programs.results import wait_and_see_costs
 from hedgecast.programs.risk import Risk
@@ -69,10 +69,10 @@ class DecisionLayer(nn.Module):
         )
         benchmarks: Tensor | None = None
         if self.risk.on_regret:
-            tolerance = self.tolerance or (1e-7 if inputs.uncertain.dtype == torch.float64 else 1e-4)
+            tolerance = tolerance_or_default(self.tolerance, inputs.uncertain)
             with torch.no_grad():
                 benchmarks, failed = wait_and_see_costs(
-                    self.program, self.solver, inputs.select(usable), tolerance, 200
+                    self.program, self.solver, inputs.select(usable), tolerance, MAX_ITERATIONS
                 )
             verdicts[usable] = failed.amax(dim=1)
             finite = torch.isfinite(benchmarks).all(dim=1)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from hedgecast.core.errors import DependencyError, ProgramError, ShapeError
 from hedgecast.programs import checks
-from hedgecast.programs.backend import Backend, Inputs, backend
+from hedgecast.programs.backend import MAX_ITERATIONS, Backend, Inputs, backend, tolerance_or_default
 from hedgecast.programs.canonical import compile_stage, feasibility_of, without_decision_rows
 from hedgecast.programs.entries import Entries, Layout
 from hedgecast.programs.information import GapInterval, Information, gap_interval
@@ -201,7 +201,7 @@ class TwoStageProgram:
         risk: Risk = EXPECTATION,
         backend: str | None = None,
         tolerance: float | None = None,
-        max_iterations: int = 200,
+        max_iterations: int = MAX_ITERATIONS,
     ) -> Decision:
         """Decisions of a batch of contexts, without gradient; failures are verdicts.
 
@@ -224,7 +224,7 @@ class TwoStageProgram:
                 self.backend(backend, risk),
                 inputs,
                 risk,
-                _tolerance(tolerance, inputs.uncertain),
+                tolerance_or_default(tolerance, inputs.uncertain),
                 max_iterations,
             )
 
@@ -235,7 +235,7 @@ class TwoStageProgram:
         *,
         backend: str | None = None,
         tolerance: float | None = None,
-        max_iterations: int = 200,
+        max_iterations: int = MAX_ITERATIONS,
     ) -> Tensor:
         """(B, S) cost of every scenario had it been known; no gradient.
 
@@ -250,7 +250,7 @@ class TwoStageProgram:
                 self,
                 self.backend(backend),
                 inputs.select(usable),
-                _tolerance(tolerance, inputs.uncertain),
+                tolerance_or_default(tolerance, inputs.uncertain),
                 max_iterations,
             )
             return costs
@@ -275,7 +275,9 @@ class TwoStageProgram:
             raise ShapeError(
                 f"{flat.shape[0]} decisions for {inputs.uncertain.shape[0]} contexts: give one each"
             )
-        return self.costs_of(self.backend(backend), flat, inputs, _tolerance(tolerance, inputs.uncertain))
+        return self.costs_of(
+            self.backend(backend), flat, inputs, tolerance_or_default(tolerance, inputs.uncertain)
+        )
 
     def costs_of(self, solver: Backend, flat: Tensor, inputs: Inputs, tolerance: float) -> Tensor:
         """(B, S) cost of flat decisions (B, N), for checked inputs; see `value`."""
@@ -390,7 +392,3 @@ class TwoStageProgram:
             f"TwoStageProgram({self.name!r}: {self.num_decision} decisions, {self.num_uncertain} uncertain "
             f"and {self.num_given} given entries)"
         )
-
-
-def _tolerance(asked: float | None, like: Tensor) -> float:
-    return asked if asked is not None else 1e-7 if like.dtype == torch.float64 else 1e-4

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import inspect
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from hedgecast.core.errors import ShapeError
 from hedgecast.decisions.structured import StructuredBackend
-from hedgecast.programs.backend import BlockBackend
+from hedgecast.programs.backend import MAX_ITERATIONS, BlockBackend
+from hedgecast.programs.program import TwoStageProgram
 from hedgecast.programs.risk import EXPECTATION, Risk
 from hedgecast.programs.solution import Verdict
 
@@ -319,3 +321,8 @@ def test_program_without_recourse_needs_its_mean_only(structured, problems):
     assert found.scenario_costs.shape == (2, 4)
     (slope,) = torch.autograd.grad(found.objective.sum(), leaf)
     torch.testing.assert_close(slope, p[:, :, None] * found.x.detach()[:, None], rtol=1e-5, atol=1e-6)
+
+
+def test_every_default_limit_of_iterations_is_the_same():
+    for solve in (StructuredBackend.solve_blocks, TwoStageProgram.solve, TwoStageProgram.wait_and_see):
+        assert inspect.signature(solve).parameters["max_iterations"].default == MAX_ITERATIONS == 200
