@@ -119,16 +119,26 @@ class Generator(nn.Module):
         grad_steps, checkpointed
             As in `integrate`.
         """
-        standardized = self.whitening.standardized(self._cast(context))
-        whitened = integrate(
+        whitened = self.sample_whitened(context, noise, grad_steps=grad_steps, checkpointed=checkpointed)
+        return self.finish(context, whitened)
+
+    def sample_whitened(
+        self,
+        context: Float[Tensor, "B C"],
+        noise: Float[Tensor, "B S D"],
+        *,
+        grad_steps: int | None = None,
+        checkpointed: bool = False,
+    ) -> Float[Tensor, "B S D"]:
+        """Whitened residuals of scenarios, of which `finish` makes `sample`'s paths; same arguments."""
+        return integrate(
             STEPS[self.config.sampler],
-            self._velocity(standardized),
+            self._velocity(self.whitening.standardized(self._cast(context))),
             self._cast(noise),
             sampling_times(self.config.sampler_steps),
             grad_steps=grad_steps,
             checkpointed=checkpointed,
         )
-        return self._paths(whitened, standardized)
 
     def forward(
         self, context: Float[Tensor, "B C"], noise: Float[Tensor, "B S D"]

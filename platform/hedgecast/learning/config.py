@@ -3,10 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 from hedgecast.core.config import Config
 from hedgecast.core.errors import ConfigError
 from hedgecast.diffusion.generator import Generator
+from hedgecast.learning.budget import Budget
+from hedgecast.learning.estimators.elbo import ElboConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ScoreFunctionConfig(Config):
+    """The estimator ``score-function``."""
+
+    elbo: ElboConfig = dataclasses.field(default_factory=ElboConfig)
+    """What stands for a scenario's log-likelihood."""
+    sample_reuse: int = 1
+    """Steps of the optimizer on one set of scenarios."""
+    clip_ratio: float = 0.2
+    """Largest change of a scenario's likelihood that a step still gains from."""
+
+    def __post_init__(self) -> None:
+        if self.sample_reuse < 1:
+            raise ConfigError(f"sample_reuse = {self.sample_reuse}: must be at least 1", key="sample_reuse")
+        if not 0.0 < self.clip_ratio < 1.0:
+            raise ConfigError(f"clip_ratio = {self.clip_ratio}: must lie between 0 and 1", key="clip_ratio")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,16 +50,32 @@ class LearningConfig(Config):
     """Noised samples of each day in one noise-matching loss."""
     scenarios: int = 50
     """Scenarios of each day in one task loss."""
-    task_share: float = 0.5
-    """Share of the task gradient's norm in the joint gradient, from 0 to 1."""
+    estimator: Literal["pathwise", "score-function", "decision-weighted", "surrogate"] = "pathwise"
+    """How the task gradient is estimated: see `hedgecast.learning.estimators`."""
     grad_steps: int = 2
-    """Last sampler steps that the pathwise gradient goes through."""
+    """Last sampler steps that gradients go through; as many as the sampler has, or more: all."""
+    checkpointed: bool = False
+    """Recompute each sampler step in the backward pass: the memory of one step, a third more network time."""
+    score_function: ScoreFunctionConfig = dataclasses.field(default_factory=ScoreFunctionConfig)
+    """Of that estimator."""
+    decision_weight: float = 1.0
+    """Weight of a day of average steepness on top of 1, for the estimator ``decision-weighted``."""
+    balance: Literal["budget", "weighted"] = "budget"
+    """How the task is held back: by a budget of realism, or by a fixed share."""
+    budget: Budget.Config = dataclasses.field(default_factory=Budget.Config)
+    """Of that balance."""
+    task_share: float = 0.5
+    """Share of the task gradient's norm in the joint gradient of the balance ``weighted``, from 0 to 1."""
     smoothing: float = 1e-3
     """Barrier at which the program's gradients are taken, in units of the program's cost."""
     learning_rate: float = 2e-3
-    """Largest rate of pretraining; it falls to zero along a cosine."""
+    """Largest rate of pretraining."""
     joint_learning_rate: float = 3e-4
     """Largest rate of the joint phase."""
+    rate_schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the rate falls from its largest to zero over the steps of a phase; `constant`: it does not."""
+    warmup_steps: int = 0
+    """Steps of each phase over which the rate first rises from zero."""
     weight_decay: float = 0.05
     """Decoupled decay of the network's weights."""
     clip_norm: float = 1.0
@@ -51,25 +88,54 @@ class LearningConfig(Config):
     """Standard deviation of log(sigma)."""
     patience: int = 15
     """Epochs of pretraining without a better validation loss before it stops."""
+    joint_patience: int = 12
+    """Epochs of the joint phase without better weights before it stops."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the network's products in training: `auto` is bfloat16 on a GPU that has it and float32 on a CPU,
+    where bfloat16 must be asked for and is slower unless the CPU has instructions for it (AMX, AVX512-BF16).
+    Weights, statistics, solves and sums stay as they are."""
     noise_matching_margin: float = 0.05
-    """Joint weights are kept only while the validation noise-matching loss stays within this share of the
-    pretrained one."""
+    """Largest noise-matching loss over the pretrained model's, less 1: the bound of the budget, and beyond it
+    on validation days no joint weights are kept."""
     largest_unsolved_share: float = 0.05
     """Share of a step's days whose solve may fail; beyond it training stops."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_days", "samples_per_day", "scenarios", "grad_steps", "patience"):
+        for name in (
+            "batch_days",
+            "samples_per_day",
+            "scenarios",
+            "grad_steps",
+            "patience",
+            "joint_patience",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"learning.{name} = {getattr(self, name)}: must be at least 1", key=name)
-        for name in ("epochs", "joint_epochs"):
+        for name in ("epochs", "joint_epochs", "warmup_steps"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"learning.{name} = {getattr(self, name)}: must not be negative", key=name)
+        if self.score_function.sample_reuse > 1 and self.estimator != "score-function":
+            raise ConfigError(
+                f"sample_reuse = {self.score_function.sample_reuse} with estimator {self.estimator!r}: only "
+                "the score function can use its scenarios again",
+                key="learning.score_function.sample_reuse",
+            )
+        if self.estimator == "score-function" and self.scenarios < 2:
+            raise ConfigError(
+                f"learning.scenarios = {self.scenarios}: the score function needs at least 2", key="scenarios"
+            )
+        if self.balance == "budget" and self.noise_matching_margin == 0:
+            raise ConfigError(
+                "noise_matching_margin = 0: a budget needs a positive margin; to keep the task out use "
+                "balance = 'weighted' with task_share = 0",
+                key="learning.noise_matching_margin",
+            )
         for name in ("task_share", "ema_decay", "largest_unsolved_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"learning.{name} = {getattr(self, name)}: must lie in [0, 1]", key=name)
         for name in ("learning_rate", "joint_learning_rate", "clip_norm", "noise_log_std"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"learning.{name} = {getattr(self, name)}: must be positive", key=name)
-        for name in ("smoothing", "weight_decay", "noise_matching_margin"):
+        for name in ("smoothing", "weight_decay", "noise_matching_margin", "decision_weight"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"learning.{name} = {getattr(self, name)}: must not be negative", key=name)

@@ -17,7 +17,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hedgecast.diffusion.generator import Generator
+from hedgecast.learning.budget import Balance
 from hedgecast.learning.config import LearningConfig
+from hedgecast.learning.joint import JointPhase
 from hedgecast.learning.objective import TaskLoss, noise_matching_loss
 from hedgecast.learning.step import Batch, StepReport, training_step
 
@@ -34,10 +36,13 @@ class Days:
     context: Float[Tensor, "B C"]
     whitened: Float[Tensor, "B D"]
     realized: Float[Tensor, "B T F"]
+    weight: Float[Tensor, " B"] | None = None
+    """Decision weights, where the estimator needs them: see `JointPhase.day_weights`."""
 
     def batch(self, rows: Tensor) -> Batch:
         """Some of the days."""
-        return Batch(context=self.context[rows], whitened=self.whitened[rows], realized=self.realized[rows])
+        weight = None if self.weight is None else self.weight[rows]
+        return Batch(self.context[rows], self.whitened[rows], self.realized[rows], weight)
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -50,14 +55,19 @@ class History:
     """Validation cost per day before the joint phase and after each of its epochs."""
     joint_noise_losses: list[float] = dataclasses.field(default_factory=list)
     """Validation noise-matching loss at the same points."""
-    cosines: list[float] = dataclasses.field(default_factory=list)
-    """Mean cosine between the two gradients, by epoch of the joint phase."""
+    balances: list[Balance] = dataclasses.field(default_factory=list)
+    """Mean over each epoch's steps of the joint phase: norms, cosine, multipliers, realism."""
     unsolved: int = 0
     """Days masked in training because their solve failed."""
     best_epoch: int = 0
     """Epoch of pretraining whose weights were kept; 0: the first weights."""
     best_joint_epoch: int = 0
     """Epoch of the joint phase whose weights were kept; 0: the pretrained ones."""
+
+    @property
+    def cosines(self) -> list[float]:
+        """Mean cosine between the two gradients, by epoch of the joint phase."""
+        return [balance.cosine for balance in self.balances]
 
 
 def pretrain(
@@ -100,6 +110,9 @@ def train_jointly(
     progress: Progress | None = None,
 ) -> None:
     """Train a pretrained ``model`` on both losses and leave its best averaged weights in it."""
+    joint = JointPhase(model, task, config)
+    weight = joint.day_weights(train.context, train.whitened, generator)
+    train = dataclasses.replace(train, weight=weight)
     loop = _Loop(model, train, config, config.joint_learning_rate, config.joint_epochs, generator)
     seed = int(torch.randint(2**31, (1,), generator=generator))
     start = _noise_loss(model, validation, config, seed)
@@ -107,10 +120,10 @@ def train_jointly(
     history.task_losses.append(best)
     history.joint_noise_losses.append(start)
     for epoch in range(1, config.joint_epochs + 1):
-        reports = list(loop.epoch(task))
+        reports = list(loop.epoch(joint))
         history.unsolved += sum(report.unsolved for report in reports)
-        cosines = [report.balance.cosine for report in reports if report.balance is not None]
-        history.cosines.append(sum(cosines) / max(len(cosines), 1))
+        balances = [report.balance for report in reports if report.balance is not None]
+        history.balances.append(Balance.mean(balances))
         cost = _cost(loop.average, task, validation, seed)
         noise = _noise_loss(loop.average, validation, config, seed)
         history.task_losses.append(cost)
@@ -148,11 +161,11 @@ class _Loop:
             self.optimizer, lambda step: 0.5 * (1.0 + math.cos(math.pi * min(step / steps, 1.0)))
         )
 
-    def epoch(self, task: TaskLoss | None) -> Iterator[StepReport]:
+    def epoch(self, joint: JointPhase | None) -> Iterator[StepReport]:
         order = torch.randperm(len(self.train.context), generator=self.generator)
         for rows in order.tensor_split(self.steps_per_epoch):
             yield training_step(
-                self.model, self.optimizer, self.train.batch(rows), self.config, self.generator, task
+                self.model, self.optimizer, self.train.batch(rows), self.config, self.generator, joint
             )
             self.schedule.step()
             self._update_average()

@@ -155,7 +155,12 @@ def test_a_lower_cost_that_spoils_realism_is_not_kept(task: TaskLoss) -> None:
     pretrain(model, train, validation, CONFIG, torch.Generator().manual_seed(3), History())
     start, history = weights(model), History()
     strict = dataclasses.replace(
-        CONFIG, noise_matching_margin=0.0, task_share=1.0, joint_learning_rate=0.05, joint_epochs=2
+        CONFIG,
+        balance="weighted",
+        noise_matching_margin=0.0,
+        task_share=1.0,
+        joint_learning_rate=0.05,
+        joint_epochs=2,
     )
     train_jointly(model, task, train, validation, strict, torch.Generator().manual_seed(5), history)
     assert min(history.joint_noise_losses[1:]) > history.joint_noise_losses[0]

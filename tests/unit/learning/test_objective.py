@@ -8,7 +8,7 @@ from torch import Tensor
 from hedgecast.diffusion.denoiser import Denoiser
 from hedgecast.diffusion.generator import Generator
 from hedgecast.learning.config import LearningConfig
-from hedgecast.learning.objective import TaskLoss, balanced, noise_matching_loss
+from hedgecast.learning.objective import TaskLoss, noise_matching_loss
 from hedgecast.programs.catalog.generation_scheduling import build
 from hedgecast.programs.program import TwoStageProgram
 
@@ -38,35 +38,6 @@ def expectile(paths: Tensor) -> Tensor:
         weight = torch.where(paths > plan.unsqueeze(1), SHORT, OVER)
         plan = (weight * paths).sum(dim=1) / weight.sum(dim=1)
     return plan
-
-
-def test_the_joint_gradient_is_the_stated_mixture() -> None:
-    noise = [torch.tensor([3.0, 0.0]), torch.tensor([[4.0]])]
-    task = [torch.tensor([0.0, 100.0]), torch.tensor([[0.0]])]
-    joint, balance = balanced(noise, task, 0.25)
-    # |noise| = 5, |task| = 100: the task is scaled by 5 / 100.
-    torch.testing.assert_close(joint[0], torch.tensor([0.75 * 3.0, 0.25 * 5.0]))
-    torch.testing.assert_close(joint[1], torch.tensor([[0.75 * 4.0]]))
-    assert (balance.noise_norm, balance.task_norm, balance.cosine) == (5.0, 100.0, 0.0)
-
-
-def test_the_scale_of_the_task_does_not_matter() -> None:
-    noise, task = [vectors(4)], [vectors(4, seed=1)]
-    joint, balance = balanced(noise, task, 0.6)
-    scaled, scaled_balance = balanced(noise, [1e6 * task[0]], 0.6)
-    torch.testing.assert_close(joint, scaled)
-    assert balance.cosine == pytest.approx(scaled_balance.cosine)
-
-
-@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_equal_gradients_and_a_missing_one(share: float) -> None:
-    noise = [vectors(4)]
-    joint, balance = balanced(noise, [2.0 * noise[0]], share)
-    torch.testing.assert_close(joint, noise)
-    assert balance.cosine == pytest.approx(1.0)
-    alone, balance = balanced(noise, [torch.zeros(4, dtype=DOUBLE)], share)
-    torch.testing.assert_close(alone, [(1 - share) * noise[0]])
-    assert balance.cosine == 0.0
 
 
 def test_the_task_loss_is_the_cost_of_the_best_plan() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,10 @@ from torch import Tensor
 from hedgecast.core.errors import ConfigError
 from hedgecast.diffusion.denoiser import Denoiser
 from hedgecast.diffusion.generator import Generator
-from hedgecast.learning.config import LearningConfig
+from hedgecast.learning.budget import Budget
+from hedgecast.learning.config import LearningConfig, ScoreFunctionConfig
+from hedgecast.learning.estimators.elbo import ElboConfig
+from hedgecast.learning.joint import JointPhase
 from hedgecast.learning.objective import TaskLoss
 from hedgecast.learning.parallel import ALONE, Workers, own_rows
 from hedgecast.learning.step import Batch, StepReport, training_step
@@ -58,7 +62,9 @@ def together(count: int, work: Callable[[Workers], Any]) -> list[Any]:
         return [call.result() for call in calls]
 
 
-def stepped(workers: Workers, *, joint: bool) -> tuple[list[Tensor], StepReport]:
+def stepped(
+    workers: Workers, *, joint: bool, config: LearningConfig = CONFIG
+) -> tuple[list[Tensor], StepReport]:
     """The gradient of one step: what plain descent at rate 1 takes from the weights."""
     draws = torch.Generator().manual_seed(2)
     context = torch.randn(200, 3, dtype=torch.float64, generator=draws)
@@ -73,20 +79,32 @@ def stepped(workers: Workers, *, joint: bool) -> tuple[list[Tensor], StepReport]
         model,
         torch.optim.SGD(model.denoiser.parameters(), lr=1.0),
         Batch(context[:DAYS], whitened, realized),
-        CONFIG,
+        config,
         torch.Generator().manual_seed(7),
-        TaskLoss(build(4, ramp_limit=1e3), smoothing=CONFIG.smoothing) if joint else None,
+        JointPhase(model, TaskLoss(build(4, ramp_limit=1e3), smoothing=1e-2), config) if joint else None,
         workers,
     )
     return [a - b.detach() for a, b in zip(before, model.denoiser.parameters(), strict=True)], found
 
 
-@pytest.mark.parametrize("joint", [False, True])
-def test_any_number_of_workers_takes_the_step_of_one(joint: bool) -> None:
-    alone, expected = stepped(ALONE, joint=joint)
+IMPORTANT = ScoreFunctionConfig(elbo=ElboConfig(importance=True), sample_reuse=2)
+
+
+@pytest.mark.parametrize(
+    ("joint", "changes"),
+    [
+        (False, {}),
+        (True, {"balance": "weighted"}),
+        (True, {"budget": Budget.Config(rule="projection")}),
+        (True, {"estimator": "score-function", "score_function": IMPORTANT}),
+    ],
+)
+def test_any_number_of_workers_takes_the_step_of_one(joint: bool, changes: dict[str, Any]) -> None:
+    config = dataclasses.replace(CONFIG, **changes)
+    alone, expected = stepped(ALONE, joint=joint, config=config)
     size = float(torch.cat([gradient.flatten() for gradient in alone]).norm())
     for count in (2, 3):
-        members = together(count, lambda workers: stepped(workers, joint=joint))
+        members = together(count, lambda workers: stepped(workers, joint=joint, config=config))
         for gradients, report in members:
             error = torch.cat([(a - b).flatten() for a, b in zip(gradients, alone, strict=True)]).norm()
             # float32 sums in another order; 3e-7 is seen.
@@ -97,6 +115,8 @@ def test_any_number_of_workers_takes_the_step_of_one(joint: bool) -> None:
                 assert report.balance is not None
                 assert expected.balance is not None
                 assert report.balance.cosine == pytest.approx(expected.balance.cosine, abs=1e-5)
+                diversity = expected.balance.realism.diversity
+                assert report.balance.realism.diversity == pytest.approx(diversity, abs=1e-5)
         first = members[0][0]
         for gradients, _ in members[1:]:
             assert all(torch.equal(a, b) for a, b in zip(gradients, first, strict=True))
@@ -111,5 +131,5 @@ def test_every_row_has_one_worker() -> None:
 
 
 def test_more_workers_than_days_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"3 days .* 4 workers.*batch_days"):
+    with pytest.raises(ConfigError, match=r"3 days .* 4 workers.*fewer workers"):
         own_rows(Member(Team(4), 0), 3)

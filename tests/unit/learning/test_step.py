@@ -9,6 +9,7 @@ from hedgecast.core.errors import NotConvergedError
 from hedgecast.diffusion.denoiser import Denoiser
 from hedgecast.diffusion.generator import Generator
 from hedgecast.learning.config import LearningConfig
+from hedgecast.learning.joint import JointPhase
 from hedgecast.learning.objective import TaskLoss, noise_matching_loss
 from hedgecast.learning.step import Batch, training_step
 from hedgecast.programs.catalog.generation_scheduling import build
@@ -18,6 +19,7 @@ CONFIG = LearningConfig(
     generator=Generator.Config(denoiser=Denoiser.Config(hidden=16, num_blocks=1, encoding=8)),
     samples_per_day=8,
     scenarios=20,
+    balance="weighted",
     task_share=0.3,
     clip_norm=1e9,
     smoothing=1e-2,
@@ -51,7 +53,8 @@ def stepped(task: TaskLoss | None, config: LearningConfig = CONFIG) -> tuple[lis
     model, batch = made()
     before = parameters(model)
     optimizer = torch.optim.SGD(model.denoiser.parameters(), lr=1.0)
-    training_step(model, optimizer, batch, config, torch.Generator().manual_seed(7), task)
+    joint = None if task is None else JointPhase(model, task, config)
+    training_step(model, optimizer, batch, config, torch.Generator().manual_seed(7), joint)
     return [old - new for old, new in zip(before, parameters(model), strict=True)], model
 
 
@@ -92,9 +95,9 @@ def test_the_task_gradient_lowers_the_cost(task: TaskLoss) -> None:
     model, batch = made()
     only = LearningConfig.from_dict({**CONFIG.to_dict(), "task_share": 1.0, "grad_steps": 4})
     optimizer = torch.optim.SGD(model.denoiser.parameters(), lr=0.02)
-    costs = []
+    joint, costs = JointPhase(model, task, only), []
     for _ in range(12):
-        report = training_step(model, optimizer, batch, only, torch.Generator().manual_seed(3), task)
+        report = training_step(model, optimizer, batch, only, torch.Generator().manual_seed(3), joint)
         assert report.task_loss is not None
         costs.append(report.task_loss)
     assert costs[-1] < 0.98 * costs[0]
@@ -133,5 +136,5 @@ def test_too_many_failed_solves_stop_training() -> None:
             batch,
             CONFIG,
             torch.Generator().manual_seed(0),
-            TaskLoss(program, smoothing=0.0),
+            JointPhase(model, TaskLoss(program, smoothing=0.0), CONFIG),
         )
