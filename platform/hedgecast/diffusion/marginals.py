@@ -109,8 +109,10 @@ def _limited(free: Tensor) -> Tensor:
 
 # Written out in operations that every ONNX runtime has on every device.
 def _asinh(values: Tensor) -> Tensor:
-    size = values.abs()
-    return torch.sign(values) * torch.log(size + torch.sqrt(values * values + 1.0))
+    # Not sign() and abs(): their slopes at zero are zero, and that of asinh is one.
+    sign = torch.where(values < 0, -1.0, 1.0).to(values.dtype)
+    size = sign * values
+    return sign * torch.log(size + torch.sqrt(values * values + 1.0))
 
 
 def _sinh(values: Tensor) -> Tensor:

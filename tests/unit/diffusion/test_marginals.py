@@ -101,3 +101,10 @@ def test_few_days_stay_near_a_normal_and_none_vary_is_harmless() -> None:
     flat = fit_marginals(torch.full((50, 3), 2.0, dtype=torch.float64))
     assert bool(torch.isfinite(flat.scale).all())
     assert flat.location.tolist() == pytest.approx([2.0] * 3)
+
+
+def test_the_slope_at_zero_is_that_of_the_formula() -> None:
+    marginals = Marginals(*(torch.tensor([value], dtype=torch.float64) for value in (0.0, 2.0, 0.0, 1.0)))
+    zero = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.grad(marginals.residuals(zero).sum(), zero)[0] == 2.0
+    assert torch.autograd.grad(marginals.scores(zero).sum(), zero)[0] == 0.5
