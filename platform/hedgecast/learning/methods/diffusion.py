@@ -34,15 +34,20 @@ class Diffusion:
 
     def scenarios(self, part: Part, count: int, seed: int) -> ScenarioSet:
         """``count`` scenarios of each day, as the served model draws them for the same seed."""
-        numbers = day_numbers(part.days)
-        chunks = []
-        for begin in range(0, len(part), _CHUNK):
-            rows = slice(begin, begin + _CHUNK)
-            noise = scenario_noise(seed, numbers[rows], count, self.generator.dim)
-            with torch.no_grad():
-                paths = self.generator.sample(part.context[rows], torch.from_numpy(noise))
-            chunks.append(paths.flatten(2).double())
-        return scenario_set(torch.cat(chunks), part, self.name, seed)
+        return drawn(self.generator, part, count, seed, self.name)
+
+
+def drawn(generator: Generator, part: Part, count: int, seed: int, source: str) -> ScenarioSet:
+    """``count`` scenarios of each day by counter-based noise: scenario i depends on seed, day and i alone."""
+    numbers = day_numbers(part.days)
+    chunks = []
+    for begin in range(0, len(part), _CHUNK):
+        rows = slice(begin, begin + _CHUNK)
+        noise = scenario_noise(seed, numbers[rows], count, generator.dim)
+        with torch.no_grad():
+            paths = generator.sample(part.context[rows], torch.from_numpy(noise))
+        chunks.append(paths.flatten(2).double())
+    return scenario_set(torch.cat(chunks), part, source, seed)
 
 
 def fit_diffusion(

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -51,14 +52,21 @@ class RidgeResidual:
 
     def scenarios(self, part: Part, count: int, seed: int) -> ScenarioSet:
         """``count`` scenarios of each day; a day's draw depends on the seed and its date alone."""
-        means = self.mean.linear(part.context)
-        paths = torch.empty(len(part), count, means.shape[1], dtype=torch.float64)
-        for row, day in enumerate(part.days):
-            near = near_in_season(self.days, day) if part.seasonal else np.arange(len(self.days))
-            draws = np.random.default_rng([seed, int(day.astype(np.int64))])
-            chosen = draws.choice(near, size=count, replace=count > len(near))
-            paths[row] = means[row] + self.residuals[torch.from_numpy(chosen)]
-        return scenario_set(paths, part, self.name, seed)
+        means = self.mean.linear(part.context).unsqueeze(1)
+        drawn = draw_residuals(self.residuals, self.days, part, count, seed)
+        return scenario_set(means + drawn, part, self.name, seed)
+
+
+def draw_residuals(
+    residuals: Tensor, days: NDArray[np.datetime64], part: Part, count: int, seed: int
+) -> Float[Tensor, "B S D"]:
+    """Residual days for each day of ``part``, as `RidgeResidual` draws them."""
+    chosen = np.empty((len(part), count), dtype=np.int64)
+    for row, day in enumerate(part.days):
+        near = near_in_season(days, day) if part.seasonal else np.arange(len(days))
+        draws = np.random.default_rng([seed, int(day.astype(np.int64))])
+        chosen[row] = draws.choice(near, size=count, replace=count > len(near))
+    return residuals[torch.from_numpy(chosen)]
 
 
 def near_in_season(days: NDArray[np.datetime64], day: np.datetime64) -> NDArray[np.int64]:

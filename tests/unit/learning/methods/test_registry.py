@@ -34,6 +34,9 @@ CONFIG = LearningConfig(
 )
 
 
+SINGLE = ("point", "dfl-point")
+
+
 @pytest.fixture(scope="module")
 def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
     study = read_study(write_tiny_study(tmp_path_factory.mktemp("study")))
@@ -54,27 +57,42 @@ def trained(split: Split) -> dict[str, Diffusion]:
 
 @pytest.fixture(scope="module")
 def methods(
-    baselines: tuple[Point, RidgeResidual], trained: dict[str, Diffusion]
+    split: Split, baselines: tuple[Point, RidgeResidual], trained: dict[str, Diffusion]
 ) -> dict[str, ScenarioMethod]:
-    return {method.name: method for method in (*baselines, *trained.values())}
+    rest = [name for name in METHODS if name not in {"point", "ridge-residual", "diffusion", "diffusion-dfl"}]
+    parts = Part.of(split.train), Part.of(split.validation)
+    found = fit_methods(rest, *parts, CONFIG, build(24, ramp_limit=1e3))
+    found |= {method.name: method for method in (*baselines, *trained.values())}
+    return {name: found[name] for name in METHODS}
 
 
 def test_every_method_gives_a_scenario_set_under_its_name(
     methods: dict[str, ScenarioMethod], split: Split
 ) -> None:
-    assert tuple(methods) == METHODS
+    regular = split.test.regular
     for name, method in methods.items():
         found = method.scenarios(Part.of(split.test), 12, 0)
-        assert found.paths.shape == (len(split.test), 1 if name == "point" else 12, 24, 1)
+        assert found.paths.shape == (len(split.test), 1 if name in SINGLE else 12, 24, 1)
         assert (found.names, found.units, found.source) == (("load_gw",), ("GW",), name)
         assert found.paths.dtype == torch.float64
         assert bool(torch.isfinite(found.paths).all())
-        regular = split.test.regular
         error = found.paths.mean(dim=1).numpy()[regular] - split.test.slots[regular]
-        assert float(np.abs(error).mean()) < 3.0
+        # What is trained on the decision alone lies as high as the costs ask for.
+        assert float(np.abs(error).mean()) < (6.0 if name == "dfl-point" else 3.0)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "point"])
+def test_one_seed_trains_the_same_network(methods: dict[str, ScenarioMethod], split: Split) -> None:
+    names = ("gaussian", "dfl-point", "dfl-gaussian", "scoring-rule")
+    parts, test = (Part.of(split.train), Part.of(split.validation)), Part.of(split.test)
+    again = fit_methods(names, *parts, CONFIG, build(24, ramp_limit=1e3))
+    other = fit_methods(names, *parts, dataclasses.replace(CONFIG, seed=1), build(24, ramp_limit=1e3))
+    for name in names:
+        paths = methods[name].scenarios(test, 5, 0).paths
+        assert torch.equal(paths, again[name].scenarios(test, 5, 0).paths)
+        assert not torch.equal(paths, other[name].scenarios(test, 5, 0).paths)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in SINGLE])
 def test_a_draw_depends_on_seed_and_day_alone(
     methods: dict[str, ScenarioMethod], split: Split, name: str
 ) -> None:
