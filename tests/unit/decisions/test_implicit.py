@@ -38,11 +38,8 @@ def symmetric_direction(matrix, direction):
     return direction + direction[..., mirror]
 
 
-@pytest.mark.parametrize("risk", RISKS, ids=str)
-@pytest.mark.parametrize("S", [1, 3])
-def test_every_tensor_against_finite_differences(structured, problems, risk, S):
-    # Smooth where the solution is unique and strictly complementary; the seed is such a case.
-    problem, p = problems.random(13, B=2, S=S)
+def check_every_tensor(solver, problem, p, risk):
+    """Slopes in a random direction of each tensor against central differences of tight solves."""
     generator = torch.Generator().manual_seed(1)
     step = 1e-4
     for name in NAMES:
@@ -56,13 +53,26 @@ def test_every_tensor_against_finite_differences(structured, problems, risk, S):
         def value(amount, name=name, base=base, direction=direction):
             moved = with_values(problem, name, base + amount * direction)
             tolerance = 1e-8 if torch.is_tensor(amount) else 1e-11
-            return loss_of(structured.solve_blocks(moved, p, risk=risk, tolerance=tolerance))
+            return loss_of(solver.solve_blocks(moved, p, risk=risk, tolerance=tolerance))
 
         amount = torch.zeros((), dtype=torch.float64, requires_grad=True)
         (slope,) = torch.autograd.grad(value(amount), amount)
         with torch.no_grad():
             numeric = (value(step) - value(-step)) / (2 * step)
         assert float(slope) == pytest.approx(float(numeric), rel=2e-3, abs=2e-3), name
+
+
+@pytest.mark.parametrize("risk", RISKS, ids=str)
+@pytest.mark.parametrize("S", [1, 3])
+def test_every_tensor_against_finite_differences(structured, problems, risk, S):
+    # Smooth where the solution is unique and strictly complementary; the seed is such a case.
+    check_every_tensor(structured, *problems.random(13, B=2, S=S), risk)
+
+
+@pytest.mark.parametrize("seed", [12, 14, 16])
+def test_costs_outside_a_pure_tail_have_gradients_too(problems, seed):
+    # These failed while scenarios outside the tail kept whatever recourse the solve had left them.
+    check_every_tensor(StructuredBackend(), *problems.random(seed, B=2, S=3), Risk(1.0, 0.5))
 
 
 @pytest.mark.parametrize("risk", RISKS, ids=str)
