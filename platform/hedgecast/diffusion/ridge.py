@@ -128,22 +128,25 @@ def fit_ridge(
     variance = torch.where(variance > 0, variance, torch.ones_like(variance))
     held_out = torch.stack([torch.full_like(targets, torch.nan) for _ in strengths])
     for rows, fitted in blocks_of_days(len(context), num_blocks, gap):
-        for index, linear in enumerate(_solve(context[fitted], targets[fitted], strengths, spread)):
+        for index, linear in enumerate(ridge_path(context[fitted], targets[fitted], strengths, spread)):
             held_out[index, rows] = linear(context[rows])
     scores = ((held_out - targets).square().mean(dim=1) / variance).mean(dim=1).tolist()
     best = min(range(len(strengths)), key=lambda index: (scores[index], -strengths[index]))
     return RidgeFit(
-        linear=_solve(context, targets, strengths[best : best + 1], spread)[0],
+        linear=ridge_path(context, targets, strengths[best : best + 1], spread)[0],
         strength=strengths[best],
         held_out=held_out[best],
         errors=dict(zip(strengths, scores, strict=True)),
     )
 
 
-def _solve(
-    context: Tensor, targets: Tensor, strengths: Sequence[float], fixed_spread: Tensor | None
+def ridge_path(
+    context: Float[Tensor, "B C"],
+    targets: Float[Tensor, "B D"],
+    strengths: Sequence[float],
+    fixed_spread: Float[Tensor, " C"] | None = None,
 ) -> list[Linear]:
-    """Equation (1) for each strength, by one singular value decomposition."""
+    """Equation (1) for each strength, by one singular value decomposition; all in float64."""
     center = context.mean(dim=0)
     spread = context.std(dim=0, unbiased=False)
     constant = spread <= 1e-12 * (1.0 + center.abs())
