@@ -16,10 +16,10 @@ import typer
 from rich.console import Console
 
 from hedgecast.client import Client, DecisionAnswer
-from hedgecast.commands.backtest import table_of
 from hedgecast.commands.decide import answer_record, show
 from hedgecast.commands.models import show_checks
-from hedgecast.commands.steps import Steps, peak_memory_mib
+from hedgecast.commands.steps import Steps
+from hedgecast.commands.tables import table_of
 from hedgecast.commands.workflow import (
     BASELINE,
     Evaluation,
@@ -29,13 +29,14 @@ from hedgecast.commands.workflow import (
     fit_methods,
 )
 from hedgecast.core.errors import GateRefusedError
+from hedgecast.core.process import peak_memory_mib
 from hedgecast.data.clock import local_times
 from hedgecast.learning.methods.diffusion import Diffusion
 from hedgecast.learning.study import Study, read_study
 from hedgecast.registry.bundle import Bundle
 from hedgecast.registry.checks import gate_checks
 from hedgecast.registry.store import CANDIDATE, CHAMPION, ModelStore, ModelVersion
-from hedgecast.report import DayPicture, MethodRow, Page, write_report
+from hedgecast.report.page import DayPicture, MethodRow, Page, write_report
 from hedgecast.service.backend import BundleReference
 from hedgecast_workers.local_service import local_service
 from hedgecast_workers.signals import signals_as_interrupts

@@ -1,10 +1,8 @@
-"""Named steps on the terminal: what runs, how long it took, how much memory the process peaked at."""
+"""Named steps on the terminal: what runs, and how long it took."""
 
 from __future__ import annotations
 
 import contextlib
-import resource
-import sys
 import time
 from collections.abc import Iterator
 
@@ -54,10 +52,3 @@ def _moving_bar(console: Console, text: str) -> Progress:
     )
     bar.add_task(text, total=None)
     return bar
-
-
-def peak_memory_mib() -> float:
-    """Largest resident size of this process so far, MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Linux counts KiB, macOS bytes.
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -12,9 +12,10 @@ import typer
 from rich.console import Console
 
 from hedgecast.commands.models import show_checks
-from hedgecast.commands.steps import Steps, peak_memory_mib
+from hedgecast.commands.steps import Steps
 from hedgecast.commands.workflow import BASELINE, Prepared, bundle_of, evaluate, fit_methods
 from hedgecast.core.errors import ConfigError, GateRefusedError
+from hedgecast.core.process import peak_memory_mib
 from hedgecast.learning.methods import check_method
 from hedgecast.learning.methods.diffusion import Diffusion
 from hedgecast.learning.study import read_study

@@ -23,6 +23,7 @@ from hedgecast.learning.methods.diffusion import Diffusion, training_report
 from hedgecast.learning.methods.method import ScenarioMethod
 from hedgecast.learning.part import Part
 from hedgecast.learning.study import Study
+from hedgecast.learning.task import Task
 from hedgecast.programs.catalog import load_program
 from hedgecast.programs.program import TwoStageProgram
 from hedgecast.registry.bundle import Bundle
@@ -69,6 +70,17 @@ class Prepared:
     def program(self, num_steps: int) -> TwoStageProgram:
         """The study's program over ``num_steps`` steps."""
         return load_program(self.study.program, num_steps)
+
+    def task(self) -> Task:
+        """The same as a task; methods that read recent errors may read every day that was over."""
+        return Task(
+            train=self.train,
+            validation=self.validation,
+            test=Part.of(self.split.test, Part.of(self.windows)),
+            test_days=self.split.test,
+            program_for=self.program,
+            config=self.study.learning,
+        )
 
     def counts(self) -> dict[str, Any]:
         """Rows and days, and what was left out, for reports."""

@@ -16,11 +16,11 @@ from __future__ import annotations
 import dataclasses
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from hedgecast.diffusion.generator import Generator
 from hedgecast.diffusion.schedule import END_TIME
+from hedgecast.learning.budget import energy_score
 from hedgecast.learning.config import LearningConfig
 from hedgecast.learning.fit import Progress
 from hedgecast.learning.methods.diffusion import drawn
@@ -44,16 +44,6 @@ class ScoringRule:
         return drawn(self.generator, part, count, seed, self.name)
 
 
-def energy_score(members: Float[Tensor, "B S D"], realized: Float[Tensor, "B D"]) -> Float[Tensor, " B"]:
-    """Equation (2) of each day; needs at least two scenarios."""
-    count = members.shape[1]
-    to_realized = torch.linalg.vector_norm(members - realized.unsqueeze(1), dim=2).mean(dim=1)
-    # cdist has the gradient zero at distance zero, which is what a scenario has to itself.
-    among = torch.cdist(members, members).sum(dim=(1, 2)) / (count * (count - 1))
-    score: Tensor = to_realized - 0.5 * among
-    return score
-
-
 def fit_scoring_rule(
     train: Part,
     validation: Part,
@@ -72,11 +62,11 @@ def fit_scoring_rule(
 
     def loss(rows: Tensor) -> Tensor:
         noise = torch.randn(len(rows), count, model.dim, generator=draws)
-        return energy_score(_pass(model, train.context[rows], noise), whitened[rows]).mean()
+        return energy_score(_pass(model, train.context[rows], noise), whitened[rows])[0].mean()
 
     @torch.no_grad()
     def score(found: Generator) -> float:
-        return float(energy_score(_pass(found, validation.context, fixed), validation_whitened).mean())
+        return float(energy_score(_pass(found, validation.context, fixed), validation_whitened)[0].mean())
 
     curve = train_network(
         model,

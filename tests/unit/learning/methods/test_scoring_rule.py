@@ -3,40 +3,16 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-import scoringrules
 import torch
 
 from hedgecast.diffusion.denoiser import Denoiser
 from hedgecast.diffusion.generator import Generator
 from hedgecast.diffusion.whitening import Whitening
 from hedgecast.learning.config import LearningConfig
-from hedgecast.learning.methods.scoring_rule import energy_score, fit_scoring_rule
+from hedgecast.learning.methods.scoring_rule import fit_scoring_rule
 from hedgecast.learning.part import Part
 
 from .conftest import LinearGaussian
-
-
-def test_the_energy_score_agrees_with_scoringrules() -> None:
-    draws = torch.Generator().manual_seed(0)
-    members = torch.randn(6, 9, 4, dtype=torch.float64, generator=draws)
-    realized = torch.randn(6, 4, dtype=torch.float64, generator=draws)
-    expected = scoringrules.es_ensemble(realized.numpy(), members.numpy(), estimator="fair")
-    np.testing.assert_allclose(energy_score(members, realized).numpy(), expected)
-
-
-def test_in_one_dimension_it_is_the_crps() -> None:
-    draws = torch.Generator().manual_seed(1)
-    members = torch.randn(5, 30, 1, dtype=torch.float64, generator=draws)
-    realized = torch.randn(5, 1, dtype=torch.float64, generator=draws)
-    crps = scoringrules.crps_ensemble(realized[:, 0].numpy(), members[..., 0].numpy(), estimator="fair")
-    np.testing.assert_allclose(energy_score(members, realized).numpy(), crps)
-
-
-def test_its_gradient_agrees_with_finite_differences() -> None:
-    draws = torch.Generator().manual_seed(2)
-    members = torch.randn(2, 5, 3, dtype=torch.float64, generator=draws).requires_grad_()
-    realized = torch.randn(2, 3, dtype=torch.float64, generator=draws)
-    assert torch.autograd.gradcheck(lambda paths: energy_score(paths, realized), (members,))
 
 
 def test_untrained_it_draws_the_gaussian_of_the_data(

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hedgecast.report import DayPicture, MethodRow, Page, write_report
+from hedgecast.report.page import DayPicture, MethodRow, Page, write_report
 
 
 def make_page() -> Page:

@@ -17,8 +17,8 @@ import numpy as np
 from matplotlib.dates import DateFormatter
 from matplotlib.figure import Figure
 
-# Colors that stay apart for color-blind readers (Okabe and Ito, 2008).
-BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6b7280"
+from hedgecast.report.style import BLUE, GREEN, GREY, ORANGE, RED, picture
+
 _BANDS = ((0.025, 0.975, 0.15), (0.10, 0.90, 0.22), (0.25, 0.75, 0.30))
 
 
@@ -107,7 +107,7 @@ def write_report(folder: Path, page: Page) -> Path:
 
 def fan_chart(day: DayPicture) -> Figure:
     """Central bands of the scenarios by time, some single paths, and the realized day."""
-    figure, axes = _axes()
+    figure, (axes,) = picture()
     for low, high, alpha in _BANDS:
         lower, upper = np.quantile(day.scenarios, [low, high], axis=0)
         axes.fill_between(
@@ -122,7 +122,7 @@ def fan_chart(day: DayPicture) -> Figure:
 
 def schedule_chart(day: DayPicture) -> Figure:
     """The decision against the realized day and the scenarios' range."""
-    figure, axes = _axes()
+    figure, (axes,) = picture()
     lower, upper = np.quantile(day.scenarios, [0.005, 0.995], axis=0)
     axes.fill_between(day.times, lower, upper, color=BLUE, alpha=0.15, lw=0, label="99 % of scenarios")
     axes.step(day.times, day.decision, where="mid", color=ORANGE, lw=2.2, label=day.decision_name)
@@ -137,7 +137,7 @@ def schedule_chart(day: DayPicture) -> Figure:
 
 def regret_chart(day: DayPicture) -> Figure:
     """How the regret of the decision is distributed over the scenarios."""
-    figure, axes = _axes()
+    figure, (axes,) = picture()
     axes.hist(day.regret, bins=40, color=BLUE, alpha=0.75)
     axes.axvline(day.regret.mean(), color=ORANGE, lw=2.2, label=f"expected {day.regret.mean():.4g}")
     high = float(np.quantile(day.regret, 0.95))
@@ -152,7 +152,7 @@ def regret_chart(day: DayPicture) -> Figure:
 
 def methods_chart(rows: Sequence[MethodRow]) -> Figure:
     """Cost of each method less the baseline's, with 95 % paired intervals."""
-    figure, axes = _axes(height=1.1 + 0.55 * len(rows))
+    figure, (axes,) = picture(height=1.1 + 0.55 * len(rows))
     for position, row in enumerate(reversed(rows)):
         color = (
             GREY if row.baseline else (GREEN if row.interval[1] < 0 else RED if row.interval[0] > 0 else BLUE)
@@ -171,15 +171,6 @@ def methods_chart(rows: Sequence[MethodRow]) -> Figure:
     if spread > 20 * typical > 0:
         axes.set_xscale("symlog", linthresh=float(typical))
     return figure
-
-
-def _axes(height: float = 4.2) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(9, height), layout="constrained")
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="both", color="#e5e7eb", lw=0.8)
-    axes.set_axisbelow(True)
-    return figure, axes
 
 
 def _finish_time_axis(axes: Any, unit: str) -> None:
@@ -203,7 +194,7 @@ img{max-width:100%;height:auto}.lead{color:#374151}.note{color:#6b7280;font-size
 
 
 def _html(page: Page, images: Mapping[str, str]) -> str:
-    def picture(name: str, text: str) -> str:
+    def embedded(name: str, text: str) -> str:
         return f'<img alt="{html.escape(text)}" src="data:image/png;base64,{images[name]}">'
 
     facts = "".join(_fact_table(heading, table) for heading, table in page.facts.items())
@@ -215,14 +206,14 @@ def _html(page: Page, images: Mapping[str, str]) -> str:
 <h1>{html.escape(page.title)}</h1>
 <p class="lead">{html.escape(page.lead)}</p>
 <h2>The scenarios, and the day as it came</h2>
-{picture("fan_chart", "fan chart of the scenarios with the realized day")}
+{embedded("fan_chart", "fan chart of the scenarios with the realized day")}
 <h2>The decision</h2>
-{picture("schedule", "the schedule against the realized day")}
+{embedded("schedule", "the schedule against the realized day")}
 <h2>Its regret</h2>
-{picture("regret", "histogram of the regret over the scenarios")}
+{embedded("regret", "histogram of the regret over the scenarios")}
 <h2>Over {page.num_days} test days, {page.num_scenarios} scenarios each</h2>
 {_method_table(page.rows)}
-{picture("methods", "cost of each method less the baseline with intervals")}
+{embedded("methods", "cost of each method less the baseline with intervals")}
 <ul class="note">{notes}</ul>
 <div class="grid">{facts}</div>
 </body></html>

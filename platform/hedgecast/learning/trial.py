@@ -1,0 +1,220 @@
+"""A trial: one method with one seed, trained afresh and tested at some numbers of scenarios.
+
+A trial knows nothing of others. It is meant to have a process of its own, so that its seconds and its memory
+are its own; what it found lies in a folder of two files, from which comparisons are made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hedgecast.core.errors import DataError
+from hedgecast.core.process import peak_memory_mib
+from hedgecast.learning.methods import fit_methods
+from hedgecast.learning.task import Task
+from hedgecast.regret.backtest import DecisionDays, backtest
+from hedgecast.scenarios.realism import covered, crps
+from hedgecast.scenarios.scenario_set import ScenarioSet
+
+Progress = Callable[[str, int, int, str], None]
+"""Phase, done, in all, and a remark."""
+_RECORD, _DAYS = "trial.json", "days.npz"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Tested:
+    """A trial's test at one number of scenarios."""
+
+    num_scenarios: int
+    """Drawn for each day; 1 where the method has one only."""
+    costs: NDArray[np.float64]
+    """(D,) realized cost of each day's decision."""
+    expected: NDArray[np.float64]
+    """(D,) cost that the scenarios expected of it."""
+    realism: Mapping[str, float]
+    """Figures of the scenarios against what came true; NaN where one scenario has none."""
+    draw_seconds: float
+    solve_seconds: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Trial:
+    """What one method with one seed cost, in every sense."""
+
+    method: str
+    estimator: str | None
+    """Of the task gradient; None for methods without a choice of it."""
+    seed: int
+    days: NDArray[np.datetime64]
+    """(D,) test days."""
+    best: NDArray[np.float64]
+    """(D,) cost had the day been known."""
+    tested: Mapping[int, Tested]
+    """By the number of scenarios asked for."""
+    train_seconds: float
+    memory_mib: Mapping[str, float]
+    """`before`: with the data read; `peak`: of the whole process."""
+
+    def save(self, folder: Path) -> None:
+        """Write both files into ``folder``."""
+        arrays = {"days": self.days.astype("datetime64[D]").astype(np.int64), "best": self.best}
+        tested = {}
+        for count, found in self.tested.items():
+            arrays |= {f"costs_{count}": found.costs, f"expected_{count}": found.expected}
+            tested[str(count)] = {
+                "num_scenarios": found.num_scenarios,
+                "realism": {name: _or_none(value) for name, value in found.realism.items()},
+                "draw_seconds": found.draw_seconds,
+                "solve_seconds": found.solve_seconds,
+            }
+        record = {
+            "method": self.method,
+            "estimator": self.estimator,
+            "seed": self.seed,
+            "train_seconds": self.train_seconds,
+            "memory_mib": dict(self.memory_mib),
+            "tested": tested,
+        }
+        np.savez(folder / _DAYS, allow_pickle=False, **arrays)
+        (folder / _RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """What `save` wrote.
+
+        Raises
+        ------
+        DataError
+            A file is missing or damaged.
+        """
+        try:
+            record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+            with np.load(folder / _DAYS, allow_pickle=False) as arrays:
+                tested = {
+                    int(count): _tested(found, arrays, count) for count, found in record["tested"].items()
+                }
+                days, best = arrays["days"].astype("datetime64[D]"), arrays["best"]
+        except (OSError, ValueError, KeyError) as error:
+            raise DataError(
+                f"{folder} holds no readable trial ({error}): delete it and run again", file=str(folder)
+            ) from error
+        return cls(
+            method=record["method"],
+            estimator=record["estimator"],
+            seed=record["seed"],
+            days=days,
+            best=best,
+            tested=tested,
+            train_seconds=record["train_seconds"],
+            memory_mib=record["memory_mib"],
+        )
+
+
+def run_trial(
+    task: Task,
+    method: str,
+    *,
+    seed: int,
+    counts: Sequence[int],
+    estimator: str | None = None,
+    progress: Progress | None = None,
+) -> Trial:
+    """Train ``method`` with ``seed`` and test it with each number of scenarios.
+
+    Parameters
+    ----------
+    task : Task
+    method : str
+        From `hedgecast.learning.methods.METHODS`.
+    seed : int
+        Of weights, noise, order of days and test scenarios.
+    counts : sequence of int
+        Numbers of scenarios of each test day.
+    estimator : str, optional
+        Of the task gradient; the configuration's if left out.
+    progress : callable, optional
+        Called after each epoch and each batch of test days.
+    """
+    before = peak_memory_mib()
+    changes: dict[str, Any] = {"seed": seed} if estimator is None else {"seed": seed, "estimator": estimator}
+    config = dataclasses.replace(task.config, method=method, **changes)
+    started = time.perf_counter()
+    fitted = fit_methods((method,), task.train, task.validation, config, task.program(), progress)[method]
+    train_seconds = time.perf_counter() - started
+    tested, best = {}, np.empty(0)
+    for count in counts:
+        started = time.perf_counter()
+        scenarios = fitted.scenarios(task.test, count, seed)
+        draw_seconds = time.perf_counter() - started
+        found = backtest(
+            task.test_days,
+            {method: scenarios},
+            task.program_for,
+            baseline=method,
+            risk=task.risk,
+            progress=_days_of(progress, count),
+        )
+        result, best = found.methods[0], found.best
+        tested[count] = Tested(
+            num_scenarios=scenarios.num_scenarios,
+            costs=result.costs,
+            expected=result.expected,
+            realism=realism_figures(task.test_days, scenarios),
+            draw_seconds=draw_seconds,
+            solve_seconds=result.solve_seconds,
+        )
+    return Trial(
+        method=method,
+        estimator=estimator,
+        seed=seed,
+        days=task.test_days.days,
+        best=best,
+        tested=tested,
+        train_seconds=train_seconds,
+        memory_mib={"before": before, "peak": peak_memory_mib()},
+    )
+
+
+def realism_figures(days: DecisionDays, scenarios: ScenarioSet) -> dict[str, float]:
+    """Mean CRPS, and the share of steps inside the central 90 %, over all real steps."""
+    paths = scenarios.paths.numpy()
+    scores, inside = [], []
+    for row in range(len(days)):
+        members = days.to_steps(paths[row], row).reshape(len(paths[row]), -1)
+        realized = days.realized(row).reshape(-1)
+        scores.append(crps(members, realized))
+        inside.append(covered(members, realized))
+    single = scenarios.num_scenarios == 1
+    return {
+        "crps": float(np.concatenate(scores).mean()),
+        "coverage_90": float("nan") if single else float(np.concatenate(inside).mean()),
+    }
+
+
+def _days_of(progress: Progress | None, count: int) -> Callable[[str, int, int], None] | None:
+    if progress is None:
+        return None
+    return lambda _, done, total: progress(f"decide, {count} scenarios", done, total, "days")
+
+
+def _tested(record: Mapping[str, Any], arrays: Mapping[str, Any], count: str) -> Tested:
+    return Tested(
+        num_scenarios=record["num_scenarios"],
+        costs=arrays[f"costs_{count}"],
+        expected=arrays[f"expected_{count}"],
+        realism={name: float("nan") if value is None else value for name, value in record["realism"].items()},
+        draw_seconds=record["draw_seconds"],
+        solve_seconds=record["solve_seconds"],
+    )
+
+
+def _or_none(value: float) -> float | None:
+    return value if np.isfinite(value) else None
