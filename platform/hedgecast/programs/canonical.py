@@ -22,6 +22,7 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 import scipy.sparse as sp
+from cvxpy.constraints import NonNeg, Zero
 from cvxpy.reductions.cvx_attr2constr import CvxAttr2Constr, lower_value
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
@@ -115,6 +116,8 @@ class Stage:
     d: AffineMap
     A: SparseMap
     b: AffineMap
+    origin: IntArray
+    """(rows,) place of the constraint that a linear row states; -1 for rows that CVXPY or a variable adds."""
 
     @property
     def num_auxiliary(self) -> int:
@@ -184,7 +187,21 @@ def compile_stage(
         d=AffineMap.of_tensor(sp.csr_array(q_tensor[[size]]), gather, num_uncertain),
         A=A,
         b=b,
+        origin=_origins(program, constraints),
     )
+
+
+def _origins(program: Any, constraints: Sequence[Any]) -> IntArray:
+    # CVXPY's reductions keep a constraint's number; what they add gets a new one. Linear rows come first.
+    place = {constraint.id: i for i, constraint in enumerate(constraints)}
+    origin = np.full(program.constr_size, -1, dtype=np.int64)
+    start = 0
+    for row in program.constraints:
+        if not isinstance(row, Zero | NonNeg):
+            break
+        origin[start : start + row.size] = place.get(row.id, -1)
+        start += row.size
+    return origin
 
 
 def _column_order(
@@ -315,6 +332,7 @@ def without_decision_rows(stage: Stage) -> Stage:
         stage,
         A=matrix,
         b=_picked(stage.b, kept),
+        origin=stage.origin[kept],
         cones=dataclasses.replace(stage.cones, zero=zero, nonneg=nonneg),
     )
 

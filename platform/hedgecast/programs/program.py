@@ -22,6 +22,7 @@ from hedgecast.core.errors import DependencyError, ProgramError, ShapeError
 from hedgecast.programs import checks
 from hedgecast.programs.backend import MAX_ITERATIONS, Backend, Inputs, backend, tolerance_or_default
 from hedgecast.programs.canonical import compile_stage, feasibility_of, without_decision_rows
+from hedgecast.programs.diagnosis import Diagnosis
 from hedgecast.programs.entries import Entries, Layout
 from hedgecast.programs.information import GapInterval, Information, gap_interval
 from hedgecast.programs.inputs import InputReader
@@ -121,11 +122,18 @@ class TwoStageProgram:
         self.recourse = CompiledStage.of(scenario, sizes, block)
         self.known_cost = CompiledStage.of(known, sizes, None)
         self._first_stage_check = FirstStageCheck(self.decision, self.given, first)
+        self.diagnosis = Diagnosis(self.first, first, scenario, recourse)
 
     @functools.cached_property
     def first_stage_alone(self) -> CompiledStage:
         """What binds the decision alone, as a stage without cost: +inf where it has no solution."""
         return CompiledStage.of(feasibility_of(self.first), (self.num_uncertain, self.num_given), None)
+
+    @property
+    def cost_expressions(self) -> tuple[str, ...]:
+        """The costs as CVXPY writes them, without those that are fixed numbers."""
+        costs = (self.cost, self.recourse_cost)
+        return tuple(checks.show(cost) for cost in costs if not cost.is_constant())
 
     @property
     def recourse_variables(self) -> tuple[Any, ...]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -77,7 +79,7 @@ def solve_batch(
             inputs.probabilities[answered],
             None if benchmarks is None else benchmarks[answered],
         )
-    scenario, certificate = _explain(program, backend, inputs, verdicts, tolerance, max_iterations)
+    blame = _explain(program, backend, inputs, verdicts, tolerance, max_iterations)
     return Decision(
         values=program.unflatten(found.flat),
         flat=found.flat,
@@ -88,8 +90,9 @@ def solve_batch(
         dual_residual=found.dual_residual,
         gap=found.gap,
         iterations=found.iterations,
-        infeasible_scenario=scenario,
-        certificate=certificate,
+        infeasible_scenario=blame.scenario,
+        certificate=blame.certificate,
+        blame=blame.expressions,
         seconds=time.perf_counter() - start,
         backend=backend.name,
     )
@@ -164,6 +167,18 @@ def _complete_costs(
         found.costs[members] = program.costs_of(backend, found.flat[members], part, tolerance)
 
 
+@dataclasses.dataclass(slots=True)
+class _Blame:
+    """Why members have no solution."""
+
+    scenario: Tensor
+    """(B,) int64: a scenario that has no recourse by itself, -1 where none is known."""
+    certificate: Tensor | None = None
+    """(B, rows) of that scenario."""
+    expressions: dict[int, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    """Member to the expressions behind its verdict."""
+
+
 def _explain(
     program: TwoStageProgram,
     backend: Backend,
@@ -171,20 +186,23 @@ def _explain(
     verdicts: Tensor,
     tolerance: float,
     max_iterations: int,
-) -> tuple[Tensor, Tensor | None]:
-    """For infeasible members: a scenario that has no recourse by itself, and its certificate.
+) -> _Blame:
+    """What stands behind infeasible and unbounded members.
 
     Where the first stage has no solution, no scenario is to blame.
     """
-    scenario = torch.full_like(verdicts, -1)
-    certificate: Tensor | None = None
-    for member in torch.nonzero(verdicts == Verdict.INFEASIBLE)[:, 0]:
-        part = inputs.select(member[None])
+    blame = _Blame(torch.full_like(verdicts, -1))
+    for member in torch.nonzero(verdicts == Verdict.UNBOUNDED)[:, 0].tolist():
+        blame.expressions[member] = program.cost_expressions
+    for member in torch.nonzero(verdicts == Verdict.INFEASIBLE)[:, 0].tolist():
+        part = inputs.select(torch.tensor([member], device=verdicts.device))
         nothing = part.uncertain.new_zeros(1, 0)
         alone = stage_costs(
             program.first_stage_alone, backend, nothing, part.uncertain[:, :1], part.given, tolerance
         )
+        given = _array(part.given[0])
         if bool(torch.isposinf(alone).all()):
+            blame.expressions[member] = program.diagnosis.first_stage(given)
             continue
         raw = backend.solve(
             program,
@@ -197,10 +215,15 @@ def _explain(
         hits = torch.nonzero(raw.verdicts == Verdict.INFEASIBLE)[:, 0]
         if not hits.numel():
             continue
-        scenario[member] = hits[0]
+        blame.scenario[member] = hits[0]
+        blame.expressions[member] = program.diagnosis.scenario(_array(part.uncertain[0, hits[0]]), given)
         if raw.certificate is not None:
-            if certificate is None:
+            if blame.certificate is None:
                 rows = raw.certificate.shape[2]
-                certificate = raw.certificate.new_full((verdicts.shape[0], rows), torch.nan)
-            certificate[member] = raw.certificate[hits[0], 0]
-    return scenario, certificate
+                blame.certificate = raw.certificate.new_full((verdicts.shape[0], rows), torch.nan)
+            blame.certificate[member] = raw.certificate[hits[0], 0]
+    return blame
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().double().numpy()

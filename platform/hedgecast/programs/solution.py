@@ -53,6 +53,9 @@ class Decision:
     certificate: Tensor | None = None
     """(B, rows): Farkas multipliers of that scenario's recourse constraints, where found: of the rows of
     ``program.recourse.stage``, CVXPY's canonical form A v + b in K, in its order."""
+    blame: Mapping[int, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    """Member without a solution to the expressions behind it, as CVXPY writes them: constraints that cannot
+    all hold, or the costs that fall without limit. Members for which none was found are left out."""
     seconds: float = 0.0
     """Wall time of the whole batch."""
     backend: str = ""
@@ -90,20 +93,23 @@ class Decision:
             "iterations": int(self.iterations[member]),
         }
         scenario = int(self.infeasible_scenario[member])
+        blamed = self.blame.get(member, ())
         if verdict is Verdict.INFEASIBLE:
             where = (
                 f"scenario {scenario} has no feasible recourse"
                 if scenario >= 0
                 else "no decision is feasible"
             )
+            why = f": {'; '.join(blamed)} cannot all hold" if blamed else ""
             raise InfeasibleError(
-                f"context {member}: {where}; relax the recourse constraints or add a penalized slack",
+                f"context {member}: {where}{why}; relax a constraint or add a penalized slack",
                 scenario=scenario,
                 **facts,
             )
         if verdict is Verdict.UNBOUNDED:
             raise UnboundedError(
-                f"context {member}: the cost falls without limit; bound the decision or add a cost",
+                f"context {member}: the cost {' plus '.join(blamed)} falls without limit; "
+                "bound what stands in it, or add a cost",
                 **facts,
             )
         if verdict is Verdict.INVALID:
