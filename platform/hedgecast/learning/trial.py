@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -102,7 +103,7 @@ class Trial:
                     int(count): _tested(found, arrays, count) for count, found in record["tested"].items()
                 }
                 days, best = arrays["days"].astype("datetime64[D]"), arrays["best"]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(
                 f"{folder} holds no readable trial ({error}): delete it and run again", file=str(folder)
             ) from error
