@@ -11,8 +11,10 @@ denoiser samples the Gaussian that the whitening describes, and training starts 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+from contextlib import AbstractContextManager
 
 import torch
 from jaxtyping import Float
@@ -51,6 +53,8 @@ class Denoiser(nn.Module):
         self.config = config
         self.num_features = num_features
         self.dim = dim
+        # None: that of the weights. Training may set another; see hedgecast.learning.precision.
+        self.product_type: torch.dtype | None = None
         modulation = 2 * config.hidden * config.num_blocks
         self.encoder = nn.Sequential(
             nn.Linear(num_features, config.encoding),
@@ -91,8 +95,9 @@ class Denoiser(nn.Module):
 
     def encode(self, context: Float[Tensor, "B C"]) -> Float[Tensor, "B E"]:
         """Scales and shifts of all blocks for standardized contexts: once per day."""
-        result: Tensor = self.context_modulation(self.encoder(context))
-        return result
+        with self._products(context):
+            result: Tensor = self.context_modulation(self.encoder(context))
+        return result.to(context.dtype)
 
     def forward(
         self, state: Float[Tensor, "B S D"], times: float | Tensor, encoded: Float[Tensor, "B E"]
@@ -108,12 +113,21 @@ class Denoiser(nn.Module):
         encoded : Tensor
             What `encode` returned for the contexts.
         """
-        modulation = encoded.unsqueeze(1) + self.time_modulation(self._embed(times, state))
-        hidden = self.entry(state)
-        for block, pair in zip(self.blocks, modulation.chunk(self.config.num_blocks, dim=-1), strict=True):
-            hidden = block(hidden, pair)
-        result: Tensor = self.exit(hidden)
-        return result
+        with self._products(state):
+            modulation = encoded.unsqueeze(1) + self.time_modulation(self._embed(times, state))
+            hidden = self.entry(state)
+            for block, pair in zip(
+                self.blocks, modulation.chunk(self.config.num_blocks, dim=-1), strict=True
+            ):
+                hidden = block(hidden, pair)
+            result: Tensor = self.exit(hidden)
+        return result.to(state.dtype)
+
+    def _products(self, like: Tensor) -> AbstractContextManager[object]:
+        # No context at all unless asked for: the graph is traced through here.
+        if self.product_type is None:
+            return contextlib.nullcontext()
+        return torch.autocast(like.device.type, dtype=self.product_type)
 
     def _embed(self, times: float | Tensor, like: Tensor) -> Tensor:
         angles = torch.as_tensor(times, dtype=like.dtype, device=like.device).unsqueeze(-1) * self.frequencies

@@ -1,197 +1,325 @@
-"""Training in this process: pretraining on noise matching, then a joint phase with the task loss.
+"""Training as a loop over explicit state: pretraining on noise matching, then jointly with the task loss.
 
-Both phases stop early and give back their best weights on the validation days. The joint phase keeps
+Both phases stop early and keep their best averaged weights on the validation days. The joint phase keeps
 only weights whose noise-matching loss stays within a stated share of the pretrained model's: a model
 that trades realism for a lower cost on the days it has seen is not kept.
+
+`Fit` runs in this process and in every Ray Train worker alike: what changes is who shares its steps
+(`hedgecast.learning.parallel`). Between epochs all it knows is `Fit.state_dict`, and a run that goes on from
+there takes the same steps, bit for bit, as one that was not interrupted.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import math
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from hedgecast.diffusion.generator import Generator
-from hedgecast.learning.budget import Balance
 from hedgecast.learning.config import LearningConfig
+from hedgecast.learning.history import History
 from hedgecast.learning.joint import JointPhase
-from hedgecast.learning.objective import TaskLoss, noise_matching_loss
-from hedgecast.learning.step import Batch, StepReport, training_step
+from hedgecast.learning.objective import TaskLoss
+from hedgecast.learning.parallel import ALONE, Workers
+from hedgecast.learning.precision import describe, product_type
+from hedgecast.learning.rates import rate_factor
+from hedgecast.learning.step import StepReport, training_step
+from hedgecast.learning.validation import Days, validation_cost, validation_noise_loss
+from hedgecast.programs.program import TwoStageProgram
 
 Progress = Callable[[str, int, int, str], None]
 """Phase, epochs done, epochs at most, and what the last one found."""
-_VALIDATION_SAMPLES = 64
-_VALIDATION_SCENARIOS = 200
+Weights = dict[str, Tensor]
+"""State of a denoiser."""
+PRETRAINING = "pretraining"
+JOINT = "joint training"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Days:
-    """Days of one part, ready for training or validation."""
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One training run, before its first step."""
 
-    context: Float[Tensor, "B C"]
-    whitened: Float[Tensor, "B D"]
-    realized: Float[Tensor, "B T F"]
-    weight: Float[Tensor, " B"] | None = None
-    """Decision weights, where the estimator needs them: see `JointPhase.day_weights`."""
+    model: Generator
+    """With the statistics of the training days and its first weights."""
+    train: Days
+    validation: Days
+    config: LearningConfig
+    generator: torch.Generator
+    """Source of every draw to come."""
+    program: TwoStageProgram | None = None
+    """Over all slots of a day; None: pretraining only."""
 
-    def batch(self, rows: Tensor) -> Batch:
-        """Some of the days."""
-        weight = None if self.weight is None else self.weight[rows]
-        return Batch(self.context[rows], self.whitened[rows], self.realized[rows], weight)
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Fitted:
+    """The weights that a run kept."""
+
+    pretrained: Weights
+    joint: Weights | None
+    """None: there was no joint phase."""
+    history: History
+
+
+class Trainer(Protocol):
+    """Whoever runs a job: this process, or workers elsewhere."""
+
+    def __call__(self, job: Job, progress: Progress | None = None) -> Fitted:
+        """The weights that the run kept."""
+        ...
+
+
+def train_here(job: Job, progress: Progress | None = None) -> Fitted:
+    """What ``job`` comes to in this process."""
+    return Fit(job).run(progress)
+
+
+class Fit:
+    """A run of ``job``, epoch by epoch.
+
+    Parameters
+    ----------
+    job : Job
+        Its model and generator are used up.
+    workers : Workers
+        Who share the days of each step and of validation.
+
+    Raises
+    ------
+    ConfigError
+        The precision that is asked for is not there.
+    """
+
+    def __init__(self, job: Job, workers: Workers = ALONE) -> None:
+        self.config, self.generator, self.workers = job.config, job.generator, workers
+        self.model = job.model
+        device = job.model.whitening.factor.device
+        self.train, self.validation = job.train.to(device), job.validation.to(device)
+        products = product_type(job.config, device)
+        self.model.denoiser.product_type = products
+        self.history = History(precision=describe(products, device))
+        self.task = None if job.program is None else TaskLoss(job.program, smoothing=job.config.smoothing)
+        self.pretrained: Weights | None = None
+        self.joint: Weights | None = None
+        self._phase = _Phase(self, PRETRAINING)
+
+    @property
+    def done(self) -> bool:
+        """Whether there is no epoch left."""
+        return self.pretrained is not None and (self.task is None or self.joint is not None)
+
+    def run(
+        self, progress: Progress | None = None, after_epoch: Callable[[Fit], None] | None = None
+    ) -> Fitted:
+        """The weights that are kept, once every phase has ended.
+
+        Parameters
+        ----------
+        progress : callable, optional
+        after_epoch : callable, optional
+            Called with this run after each epoch, when its state is whole: to save it, or to stop by raising.
+        """
+        self._begin()
+        while not self.done:
+            event = self._advance()
+            if progress is not None:
+                progress(*event)
+            if after_epoch is not None:
+                after_epoch(self)
+        assert self.pretrained is not None
+        return Fitted(pretrained=self.pretrained, joint=self.joint, history=self.history)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the rest of the run depends on, as plain values and tensors; after an epoch only."""
+        return {
+            "phase": self._phase.name,
+            "phase_state": self._phase.state_dict(),
+            "generator": self.generator.get_state(),
+            "history": self.history.to_dict(),
+            "pretrained": self.pretrained,
+            "joint": self.joint,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from where `state_dict` was taken, in a run of the same job."""
+        self.history = History.from_dict(state["history"])
+        self.pretrained, self.joint = state["pretrained"], state["joint"]
+        self._phase = _Phase(self, state["phase"])
+        self._phase.load_state_dict(state["phase_state"])
+        self.generator.set_state(state["generator"])
+
+    def _begin(self) -> None:
+        if not self._phase.begun:
+            self._phase.begin()
+            self._leave_finished_phases()
+
+    def _advance(self) -> tuple[str, int, int, str]:
+        """Train one epoch and say, as `Progress` takes it, what it found."""
+        phase = self._phase
+        text = phase.advance()
+        event = (phase.name, phase.state.epoch, phase.epochs, text)
+        self._leave_finished_phases()
+        return event
+
+    def _leave_finished_phases(self) -> None:
+        if self._phase.name == PRETRAINING and self._phase.finished:
+            self.pretrained = self._phase.state.kept
+            if self.task is not None:
+                self.model.denoiser.load_state_dict(self.pretrained)
+                self._phase = _Phase(self, JOINT)
+                self._phase.begin()
+        if self._phase.name == JOINT and self._phase.finished:
+            self.joint = self._phase.state.kept
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
-class History:
-    """What training found, epoch by epoch."""
+class _PhaseState:
+    """What a phase knows beside weights, averages, multipliers and the optimizer's moments."""
 
-    noise_losses: list[float] = dataclasses.field(default_factory=list)
-    """Validation noise-matching loss after each epoch of pretraining."""
-    task_losses: list[float] = dataclasses.field(default_factory=list)
-    """Validation cost per day before the joint phase and after each of its epochs."""
-    joint_noise_losses: list[float] = dataclasses.field(default_factory=list)
-    """Validation noise-matching loss at the same points."""
-    balances: list[Balance] = dataclasses.field(default_factory=list)
-    """Mean over each epoch's steps of the joint phase: norms, cosine, multipliers, realism."""
-    unsolved: int = 0
-    """Days masked in training because their solve failed."""
-    best_epoch: int = 0
-    """Epoch of pretraining whose weights were kept; 0: the first weights."""
-    best_joint_epoch: int = 0
-    """Epoch of the joint phase whose weights were kept; 0: the pretrained ones."""
+    seed: int
+    """Of validation: the same draws after every epoch."""
+    kept: Weights
+    """Best averaged weights on the validation days."""
+    best: float
+    """Their score."""
+    start_noise_loss: float
+    """Validation noise-matching loss before the phase."""
+    day_weights: Tensor | None
+    """Of training days, for the estimator that needs them."""
+    epoch: int = 0
+    step: int = 0
+    waited: int = 0
+    """Epochs since the best one."""
+
+
+class _Phase:
+    """Epochs over shuffled days with a rate that falls and averaged weights."""
+
+    state: _PhaseState
+
+    def __init__(self, fit: Fit, name: str) -> None:
+        config = fit.config
+        self.fit, self.name, self.begun = fit, name, False
+        self.joint: JointPhase | None = None
+        self.epochs, self.patience, self.rate = config.epochs, config.patience, config.learning_rate
+        if name == JOINT:
+            assert fit.task is not None
+            self.joint = JointPhase(fit.model, fit.task, config)
+            self.epochs, self.patience = config.joint_epochs, config.joint_patience
+            self.rate = config.joint_learning_rate
+        self.steps_per_epoch = max(len(fit.train) // config.batch_days, 1)
+        self.average = copy.deepcopy(fit.model)
+        # What is kept is served in the type of the weights, and so it is judged.
+        self.average.denoiser.product_type = None
+        self.optimizer = torch.optim.AdamW(
+            fit.model.denoiser.parameters(), lr=self.rate, weight_decay=config.weight_decay
+        )
 
     @property
-    def cosines(self) -> list[float]:
-        """Mean cosine between the two gradients, by epoch of the joint phase."""
-        return [balance.cosine for balance in self.balances]
+    def finished(self) -> bool:
+        return self.state.epoch >= self.epochs or self.state.waited >= self.patience
 
-
-def pretrain(
-    model: Generator,
-    train: Days,
-    validation: Days,
-    config: LearningConfig,
-    generator: torch.Generator,
-    history: History,
-    progress: Progress | None = None,
-) -> None:
-    """Train ``model`` on noise matching and leave its best averaged weights in it."""
-    loop = _Loop(model, train, config, config.learning_rate, config.epochs, generator)
-    seed = int(torch.randint(2**31, (1,), generator=generator))
-    best, kept = _noise_loss(model, validation, config, seed), _weights(model)
-    waited = 0
-    for epoch in range(1, config.epochs + 1):
-        for _ in loop.epoch(None):
-            pass
-        loss = _noise_loss(loop.average, validation, config, seed)
-        history.noise_losses.append(loss)
-        waited = 0 if loss < best else waited + 1
-        if loss < best:
-            best, kept, history.best_epoch = loss, _weights(loop.average), epoch
-        if progress is not None:
-            progress("pretraining", epoch, config.epochs, f"noise matching {loss:.4f}, best {best:.4f}")
-        if waited >= config.patience:
-            break
-    model.denoiser.load_state_dict(kept)
-
-
-def train_jointly(
-    model: Generator,
-    task: TaskLoss,
-    train: Days,
-    validation: Days,
-    config: LearningConfig,
-    generator: torch.Generator,
-    history: History,
-    progress: Progress | None = None,
-) -> None:
-    """Train a pretrained ``model`` on both losses and leave its best averaged weights in it."""
-    joint = JointPhase(model, task, config)
-    weight = joint.day_weights(train.context, train.whitened, generator)
-    train = dataclasses.replace(train, weight=weight)
-    loop = _Loop(model, train, config, config.joint_learning_rate, config.joint_epochs, generator)
-    seed = int(torch.randint(2**31, (1,), generator=generator))
-    start = _noise_loss(model, validation, config, seed)
-    best, kept = _cost(model, task, validation, seed), _weights(model)
-    history.task_losses.append(best)
-    history.joint_noise_losses.append(start)
-    for epoch in range(1, config.joint_epochs + 1):
-        reports = list(loop.epoch(joint))
-        history.unsolved += sum(report.unsolved for report in reports)
-        balances = [report.balance for report in reports if report.balance is not None]
-        history.balances.append(Balance.mean(balances))
-        cost = _cost(loop.average, task, validation, seed)
-        noise = _noise_loss(loop.average, validation, config, seed)
-        history.task_losses.append(cost)
-        history.joint_noise_losses.append(noise)
-        if cost < best and noise <= start * (1.0 + config.noise_matching_margin):
-            best, kept, history.best_joint_epoch = cost, _weights(loop.average), epoch
-        if progress is not None:
-            progress(
-                "joint training", epoch, config.joint_epochs, f"validation cost {cost:.2f}, best {best:.2f}"
-            )
-    model.denoiser.load_state_dict(kept)
-
-
-class _Loop:
-    """Epochs over shuffled days with a cosine rate and averaged weights."""
-
-    def __init__(
-        self,
-        model: Generator,
-        train: Days,
-        config: LearningConfig,
-        rate: float,
-        epochs: int,
-        generator: torch.Generator,
-    ) -> None:
-        self.model, self.train, self.config, self.generator = model, train, config, generator
-        self.average = copy.deepcopy(model)
-        self.optimizer = torch.optim.AdamW(
-            model.denoiser.parameters(), lr=rate, weight_decay=config.weight_decay
+    def begin(self) -> None:
+        """Draw what stays the same over the phase, and validate what it starts from."""
+        fit, weights = self.fit, None
+        if self.joint is not None:
+            weights = self.joint.day_weights(fit.train.context, fit.train.whitened, fit.generator)
+        seed = int(torch.randint(2**31, (1,), generator=fit.generator))
+        noise, cost = self._validate(seed)
+        if self.joint is not None:
+            fit.history.add_validation(noise, cost)
+        self.state = _PhaseState(
+            seed=seed,
+            kept=_weights(self.average),
+            best=noise if cost is None else cost,
+            start_noise_loss=noise,
+            day_weights=weights,
         )
-        num_days = len(train.context)
-        self.steps_per_epoch = max(num_days // config.batch_days, 1)
-        steps = max(epochs * self.steps_per_epoch, 1)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: 0.5 * (1.0 + math.cos(math.pi * min(step / steps, 1.0)))
-        )
+        self.begun = True
 
-    def epoch(self, joint: JointPhase | None) -> Iterator[StepReport]:
-        order = torch.randperm(len(self.train.context), generator=self.generator)
+    def advance(self) -> str:
+        """Train one epoch and validate; what it found, in words."""
+        started = time.perf_counter()
+        history, state = self.fit.history, self.state
+        history.add_epoch(self._train_epoch())
+        state.epoch += 1
+        noise, cost = self._validate(state.seed)
+        history.add_validation(noise, cost)
+        score = noise if cost is None else cost
+        better = score < state.best and (cost is None or self._realistic(noise))
+        state.waited = 0 if better else state.waited + 1
+        if better:
+            state.best, state.kept = score, _weights(self.average)
+            history.set_best(state.epoch, joint=self.joint is not None)
+        history.add_seconds(self.name, time.perf_counter() - started)
+        if cost is None:
+            return f"noise matching {score:.4f}, best {state.best:.4f}"
+        return f"validation cost {score:.2f}, best {state.best:.2f}"
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it."""
+        return {
+            **{field.name: getattr(self.state, field.name) for field in dataclasses.fields(self.state)},
+            "weights": self.fit.model.denoiser.state_dict(),
+            "average": self.average.denoiser.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "joint": None if self.joint is None else self.joint.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """All of it back."""
+        names = [field.name for field in dataclasses.fields(_PhaseState)]
+        self.state = _PhaseState(**{name: state[name] for name in names})
+        self.fit.model.denoiser.load_state_dict(state["weights"])
+        self.average.denoiser.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.joint is not None:
+            self.joint.load_state_dict(state["joint"])
+        self.begun = True
+
+    def _train_epoch(self) -> list[StepReport]:
+        fit, config, state = self.fit, self.fit.config, self.state
+        days = dataclasses.replace(fit.train, weight=state.day_weights)
+        order = torch.randperm(len(days), generator=fit.generator)
+        reports = []
         for rows in order.tensor_split(self.steps_per_epoch):
-            yield training_step(
-                self.model, self.optimizer, self.train.batch(rows), self.config, self.generator, joint
+            rate = self.rate * rate_factor(config, state.step, self.epochs * self.steps_per_epoch)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            batch = days.batch(rows)
+            reports.append(
+                training_step(
+                    fit.model, self.optimizer, batch, config, fit.generator, self.joint, fit.workers
+                )
             )
-            self.schedule.step()
+            state.step += 1
             self._update_average()
+        return reports
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        pairs = zip(self.average.denoiser.parameters(), self.model.denoiser.parameters(), strict=True)
+        pairs = zip(self.average.denoiser.parameters(), self.fit.model.denoiser.parameters(), strict=True)
         for mean, current in pairs:
-            mean.lerp_(current, 1.0 - self.config.ema_decay)
+            mean.lerp_(current, 1.0 - self.fit.config.ema_decay)
+
+    def _validate(self, seed: int) -> tuple[float, float | None]:
+        """Noise-matching loss and, in the joint phase, cost of the averaged weights on validation days."""
+        fit = self.fit
+        noise = validation_noise_loss(self.average, fit.validation, fit.config, seed, fit.workers)
+        if self.joint is None:
+            return noise, None
+        task = self.joint.task
+        return noise, validation_cost(self.average, task, fit.validation, fit.config, seed, fit.workers)
+
+    def _realistic(self, noise_loss: float) -> bool:
+        limit: float = self.state.start_noise_loss * (1.0 + self.fit.config.noise_matching_margin)
+        return noise_loss <= limit
 
 
-@torch.no_grad()
-def _noise_loss(model: Generator, days: Days, config: LearningConfig, seed: int) -> float:
-    # The same angles and noise at every call: differences are the model's.
-    generator = torch.Generator().manual_seed(seed)
-    many = dataclasses.replace(config, samples_per_day=_VALIDATION_SAMPLES)
-    return float(noise_matching_loss(model, days.context, days.whitened, many, generator))
-
-
-@torch.no_grad()
-def _cost(model: Generator, task: TaskLoss, days: Days, seed: int) -> float:
-    generator = torch.Generator().manual_seed(seed)
-    paths = model.draw(days.context, _VALIDATION_SCENARIOS, generator)
-    return float(task(paths, days.realized)[0])
-
-
-def _weights(model: Generator) -> dict[str, Tensor]:
+def _weights(model: Generator) -> Weights:
     # A copy of every tensor: a state_dict alone would follow the training on.
     return {name: value.clone() for name, value in model.denoiser.state_dict().items()}

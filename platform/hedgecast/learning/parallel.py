@@ -90,8 +90,8 @@ def own_rows(workers: Workers, num_rows: int) -> slice:
     """
     if num_rows < workers.count:
         raise ConfigError(
-            f"{num_rows} days in a batch cannot be shared by {workers.count} workers: use fewer workers or "
-            "raise learning.batch_days",
+            f"{num_rows} days cannot be shared by {workers.count} workers: use fewer workers, or for a batch "
+            "of training raise learning.batch_days",
             days=num_rows,
             workers=workers.count,
         )

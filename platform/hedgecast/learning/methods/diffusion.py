@@ -11,10 +11,11 @@ import torch
 from hedgecast.diffusion.generator import Generator
 from hedgecast.diffusion.noise import day_numbers, scenario_noise
 from hedgecast.learning.config import LearningConfig
-from hedgecast.learning.fit import Days, History, Progress, pretrain, train_jointly
+from hedgecast.learning.fit import JOINT, PRETRAINING, Job, Progress, Trainer, Weights, train_here
+from hedgecast.learning.history import History
 from hedgecast.learning.methods.method import scenario_set
-from hedgecast.learning.objective import TaskLoss
 from hedgecast.learning.part import Part
+from hedgecast.learning.validation import Days
 from hedgecast.programs.program import TwoStageProgram
 from hedgecast.scenarios.scenario_set import ScenarioSet
 
@@ -56,6 +57,7 @@ def fit_diffusion(
     config: LearningConfig,
     program: TwoStageProgram | None,
     progress: Progress | None = None,
+    trainer: Trainer = train_here,
 ) -> dict[str, Diffusion]:
     """The two-stage model, and the jointly trained one where ``program`` is given, by method name.
 
@@ -67,6 +69,8 @@ def fit_diffusion(
         Over all slots of a day; None: no joint phase.
     progress : callable, optional
         Called after each epoch.
+    trainer : Trainer
+        Who trains: this process, unless workers do.
     """
     started = time.perf_counter()
     draws = torch.Generator().manual_seed(config.seed)
@@ -79,14 +83,22 @@ def fit_diffusion(
         validation_days = Days(
             validation.context, model.whiten(validation.context, validation.targets), validation.targets
         )
-    history = History()
-    pretrain(model, train_days, validation_days, config, draws, history, progress)
-    found = {"diffusion": Diffusion(_copy(model), history, "diffusion", time.perf_counter() - started)}
-    if program is not None:
-        task = TaskLoss(program, smoothing=config.smoothing)
-        train_jointly(model, task, train_days, validation_days, config, draws, history, progress)
+    job = Job(
+        model=model,
+        train=train_days,
+        validation=validation_days,
+        config=config,
+        generator=draws,
+        program=program,
+    )
+    prepared = time.perf_counter() - started
+    fitted = trainer(job, progress)
+    history, seconds = fitted.history, prepared + fitted.history.seconds.get(PRETRAINING, 0.0)
+    found = {"diffusion": Diffusion(_with(model, fitted.pretrained), history, "diffusion", seconds)}
+    if fitted.joint is not None:
+        seconds += history.seconds.get(JOINT, 0.0)
         name = "diffusion-dfl"
-        found[name] = Diffusion(model, history, name, time.perf_counter() - started)
+        found[name] = Diffusion(_with(model, fitted.joint), history, name, seconds)
     return found
 
 
@@ -101,6 +113,7 @@ def training_report(method: Diffusion, train: Part, validation: Part) -> dict[st
         "pretraining_epochs": len(history.noise_losses),
         "pretraining_best_epoch": history.best_epoch,
         "validation_noise_matching": min(history.noise_losses, default=float("nan")),
+        "precision": history.precision,
         "seconds": method.seconds,
     }
     if method.name == "diffusion-dfl":
@@ -117,7 +130,9 @@ def training_report(method: Diffusion, train: Part, validation: Part) -> dict[st
     return report
 
 
-def _copy(model: Generator) -> Generator:
+def _with(model: Generator, weights: Weights) -> Generator:
+    """A generator of its own with the statistics of ``model`` and other weights."""
     twin = Generator.from_dict(model.to_dict())
     twin.load_state_dict(model.state_dict())
+    twin.denoiser.load_state_dict(weights)
     return twin

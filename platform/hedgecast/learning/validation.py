@@ -1,0 +1,95 @@
+"""What a model is worth on validation days: noise-matching loss and cost, in bounded memory.
+
+The same angles, noise and scenarios are drawn at every call with one seed, so that differences between
+two calls are the model's. A chunk of days is computed at a time and the days are shared by all workers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hedgecast.diffusion.generator import Generator
+from hedgecast.learning.config import LearningConfig
+from hedgecast.learning.objective import TaskLoss, noise_matching_loss
+from hedgecast.learning.parallel import ALONE, Workers, own_rows
+from hedgecast.learning.step import Batch, check_solved
+
+SAMPLES_PER_DAY = 64
+SCENARIOS = 200
+# Days computed together. The solve keeps about 4 KiB a scenario and slot; 32 x 200 x 24 are 0.6 GiB.
+_CHUNK = 32
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Days:
+    """Days of one part, ready for training or validation."""
+
+    context: Float[Tensor, "B C"]
+    whitened: Float[Tensor, "B D"]
+    realized: Float[Tensor, "B T F"]
+    weight: Float[Tensor, " B"] | None = None
+    """Decision weights, where the estimator needs them: see `JointPhase.day_weights`."""
+
+    def __len__(self) -> int:
+        return len(self.context)
+
+    def batch(self, rows: Tensor) -> Batch:
+        """Some of the days."""
+        weight = None if self.weight is None else self.weight[rows]
+        return Batch(self.context[rows], self.whitened[rows], self.realized[rows], weight)
+
+    def to(self, device: torch.device) -> Days:
+        """The same days on ``device``."""
+        weight = None if self.weight is None else self.weight.to(device)
+        return Days(self.context.to(device), self.whitened.to(device), self.realized.to(device), weight)
+
+
+@torch.no_grad()
+def validation_noise_loss(
+    model: Generator, days: Days, config: LearningConfig, seed: int, workers: Workers = ALONE
+) -> float:
+    """Noise-matching loss over all ``days``, `SAMPLES_PER_DAY` each."""
+    many = dataclasses.replace(config, samples_per_day=SAMPLES_PER_DAY)
+    total = torch.zeros((), dtype=torch.float64)
+    for rows in _chunks(len(days), workers):
+        generator = torch.Generator().manual_seed(seed)
+        loss = noise_matching_loss(model, days.context, days.whitened, many, generator, rows)
+        total += float(loss) * (rows.stop - rows.start)
+    (everyone,) = workers.sum([total])
+    return float(everyone) / len(days)
+
+
+@torch.no_grad()
+def validation_cost(
+    model: Generator, task: TaskLoss, days: Days, config: LearningConfig, seed: int, workers: Workers = ALONE
+) -> float:
+    """Mean cost of the decisions that `SCENARIOS` scenarios a day induce, over the days that were solved.
+
+    Raises
+    ------
+    NotConvergedError
+        More solves failed than ``config.largest_unsolved_share``.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    dtype = model.whitening.factor.dtype
+    noise = torch.randn(len(days), SCENARIOS, model.dim, generator=generator, dtype=dtype)
+    found = torch.zeros(2, dtype=torch.float64)
+    for rows in _chunks(len(days), workers):
+        cost, solved = task(model.sample(days.context[rows], noise[rows]), days.realized[rows])
+        count = int(solved.sum())
+        found += torch.tensor([float(cost) * count, count], dtype=torch.float64)
+    (everyone,) = workers.sum([found])
+    total, count = float(everyone[0]), int(everyone[1])
+    check_solved(len(days) - count, len(days), config, "of validation")
+    return total / max(count, 1)
+
+
+def _chunks(num_days: int, workers: Workers) -> Iterator[slice]:
+    own = own_rows(workers, num_days)
+    for begin in range(own.start, own.stop, _CHUNK):
+        yield slice(begin, min(begin + _CHUNK, own.stop))
