@@ -41,7 +41,7 @@ def table_of(evaluation: Evaluation) -> Table:
 def results_tables(results: Results, num_scenarios: int) -> tuple[Table, Table]:
     """A comparison of trials at one number of scenarios: what was decided, and how real and costly it was."""
     entries = results.at(num_scenarios)
-    realism = realism_names(entries)
+    realism = realism_names(entries, headlines=True)
     decisions = _empty(f"{results.title}, {num_scenarios} scenarios", decision_headings(results))
     effort = _empty("Realism and effort", [*realism.values(), *EFFORT_HEADINGS])
     for entry in entries:

@@ -21,8 +21,8 @@ from hedgecast.core.errors import DataError
 from hedgecast.core.process import peak_memory_mib
 from hedgecast.learning.methods import fit_methods
 from hedgecast.learning.task import Task
-from hedgecast.regret.backtest import DecisionDays, backtest
-from hedgecast.scenarios.realism import covered, crps
+from hedgecast.regret.backtest import MethodResult, backtest
+from hedgecast.scenarios.realism import realism_report
 from hedgecast.scenarios.scenario_set import ScenarioSet
 
 Progress = Callable[[str, int, int, str], None]
@@ -62,7 +62,7 @@ class Trial:
     """By the number of scenarios asked for."""
     train_seconds: float
     memory_mib: Mapping[str, float]
-    """`before`: with the data read; `peak`: of the whole process."""
+    """`before`: with the data read; `peak`: after training and all decisions."""
 
     def save(self, folder: Path) -> None:
         """Write both files into ``folder``."""
@@ -150,7 +150,8 @@ def run_trial(
     started = time.perf_counter()
     fitted = fit_methods((method,), task.train, task.validation, config, task.program(), progress)[method]
     train_seconds = time.perf_counter() - started
-    tested, best = {}, np.empty(0)
+    decided: dict[int, tuple[MethodResult, float]] = {}
+    best = np.empty(0)
     for count in counts:
         started = time.perf_counter()
         scenarios = fitted.scenarios(task.test, count, seed)
@@ -163,12 +164,18 @@ def run_trial(
             risk=task.risk,
             progress=_days_of(progress, count),
         )
-        result, best = found.methods[0], found.best
+        decided[count], best = (found.methods[0], draw_seconds), found.best
+    # Before realism: its classifier's memory is not the method's. The scenarios are drawn again, the same.
+    memory = {"before": before, "peak": peak_memory_mib()}
+    tested = {}
+    for place, (count, (result, draw_seconds)) in enumerate(decided.items()):
+        if progress is not None:
+            progress("realism", place, len(decided), f"{count} scenarios")
         tested[count] = Tested(
-            num_scenarios=scenarios.num_scenarios,
+            num_scenarios=result.num_scenarios,
             costs=result.costs,
             expected=result.expected,
-            realism=realism_figures(task.test_days, scenarios),
+            realism=realism_figures(task, fitted.scenarios(task.test, count, seed)),
             draw_seconds=draw_seconds,
             solve_seconds=result.solve_seconds,
         )
@@ -180,23 +187,17 @@ def run_trial(
         best=best,
         tested=tested,
         train_seconds=train_seconds,
-        memory_mib={"before": before, "peak": peak_memory_mib()},
+        memory_mib=memory,
     )
 
 
-def realism_figures(days: DecisionDays, scenarios: ScenarioSet) -> dict[str, float]:
-    """Mean CRPS, and the share of steps inside the central 90 %, over all real steps."""
-    paths = scenarios.paths.numpy()
-    scores, inside = [], []
-    for row in range(len(days)):
-        members = days.to_steps(paths[row], row).reshape(len(paths[row]), -1)
-        realized = days.realized(row).reshape(-1)
-        scores.append(crps(members, realized))
-        inside.append(covered(members, realized))
-    single = scenarios.num_scenarios == 1
+def realism_figures(task: Task, scenarios: ScenarioSet) -> dict[str, float]:
+    """The figures of `realism_report` that are one number each, on the test days."""
+    # The same classifier and ties for every method and seed: differences are the scenarios'.
+    report = realism_report(scenarios, task.test.targets.numpy(), seed=0).to_dict()
+    left_out = ("num_days", "num_days_left_out", "num_scenarios")
     return {
-        "crps": float(np.concatenate(scores).mean()),
-        "coverage_90": float("nan") if single else float(np.concatenate(inside).mean()),
+        name: value for name, value in report.items() if isinstance(value, float) and name not in left_out
     }
 
 

@@ -19,7 +19,21 @@ from hedgecast.report.style import BLUE, GREEN, GREY, RED, picture
 FORMAT = 1
 """Of the JSON file."""
 NAMES = ("results.json", "results.md", "results.png")
-_REALISM_HEADINGS = {"crps": "CRPS", "coverage_90": "in 90 %"}
+_REALISM_HEADINGS = {
+    "crps": "CRPS",
+    "crps_tails": "tail CRPS",
+    "energy_score": "energy",
+    "variogram_score": "variogram",
+    "coverage": "in 90 %",
+    "pit_distance": "PIT distance",
+    "pit_p_value": "PIT p",
+    "increment_distance": "ramps",
+    "autocorrelation_distance": "autocorrelation",
+    "two_sample_auc": "AUC",
+    "diversity_ratio": "diversity",
+}
+HEADLINES = ("crps", "coverage", "two_sample_auc", "diversity_ratio")
+"""Realism figures for a narrow table: sharpness, honesty, likeness, variety."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -182,9 +196,11 @@ def results_chart(results: Results) -> Figure:
     return figure
 
 
-def realism_names(entries: Sequence[Entry]) -> dict[str, str]:
-    """Realism figures that any entry has, by name, with their headings."""
+def realism_names(entries: Sequence[Entry], *, headlines: bool = False) -> dict[str, str]:
+    """Realism figures that any entry has, with their headings; ``headlines``: of `HEADLINES` only."""
     names = dict.fromkeys(name for entry in entries for name in entry.realism)
+    if headlines:
+        names = dict.fromkeys(name for name in HEADLINES if name in names)
     return {name: _REALISM_HEADINGS.get(name, name.replace("_", " ")) for name in names}
 
 

@@ -69,7 +69,7 @@ def test_the_record_has_every_method_and_count(ran: tuple[Path, dict[str, Any]])
         assert entry["peak_memory_mib"] > 100
     # A plan for the mean pays for every shortage.
     assert entries["point", 20]["difference_interval"][0] > 0
-    assert entries["ridge-residual", 20]["realism"]["coverage_90"] > 0.5
+    assert entries["ridge-residual", 20]["realism"]["coverage"] > 0.5
     assert record["facts"]["counts"]["test_days"] == 30
 
 

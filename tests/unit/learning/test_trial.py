@@ -66,7 +66,7 @@ def test_what_is_saved_is_read_back(trial: Trial, tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.best, trial.best)
     for count, tested in trial.tested.items():
         np.testing.assert_array_equal(found.tested[count].costs, tested.costs)
-        assert found.tested[count].realism == tested.realism
+        np.testing.assert_equal(dict(found.tested[count].realism), dict(tested.realism))
     plain = [
         dataclasses.replace(one, days=np.array([]), best=np.array([]), tested={}) for one in (found, trial)
     ]
@@ -78,8 +78,8 @@ def test_one_scenario_has_no_coverage_and_the_file_stays_strict_json(task: Task,
     text = (tmp_path / "trial.json").read_text(encoding="utf-8")
     record = json.loads(text, parse_constant=lambda name: pytest.fail(name))
     assert record["tested"]["10"]["num_scenarios"] == 1
-    assert record["tested"]["10"]["realism"]["coverage_90"] is None
-    assert np.isnan(Trial.load(tmp_path).tested[10].realism["coverage_90"])
+    assert record["tested"]["10"]["realism"]["coverage"] is None
+    assert np.isnan(Trial.load(tmp_path).tested[10].realism["coverage"])
 
 
 def test_a_damaged_trial_is_named(trial: Trial, tmp_path: Path) -> None:
@@ -94,11 +94,16 @@ def test_a_collapsed_method_shows_in_its_realism(task: Task) -> None:
     noise = torch.randn(30, 200, 4, 1, dtype=torch.float64, generator=draws)
     mean = (10 + task.test.context[:, :1])[:, None, :, None]
     figures = {}
-    for label, size in (("right", 1.0), ("shrunk", 0.1)):
-        paths = mean + size * noise
+    for label, size, shift in (("right", 1.0, 0.0), ("shrunk", 0.1, 0.0), ("extreme", 0.1, 3.0)):
+        paths = mean + shift + size * noise
         scenarios = ScenarioSet(paths=paths, names=("load",), units=("GW",))
-        figures[label] = realism_figures(task.test_days, scenarios)
+        figures[label] = realism_figures(task, scenarios)
     # Four standard errors of a share of 120.
-    assert figures["right"]["coverage_90"] == pytest.approx(0.9, abs=0.11)
-    assert figures["shrunk"]["coverage_90"] < 0.3
+    assert figures["right"]["coverage"] == pytest.approx(0.9, abs=0.11)
+    assert figures["shrunk"]["coverage"] < 0.3
+    assert figures["right"]["diversity_ratio"] == pytest.approx(1.0, abs=0.15)
+    assert figures["shrunk"]["diversity_ratio"] < 0.3
     assert figures["shrunk"]["crps"] > 1.2 * figures["right"]["crps"]
+    # Pushed to where shortage is dear: cheap decisions perhaps, and no forecast.
+    assert figures["extreme"]["coverage"] < 0.1
+    assert figures["extreme"]["pit_distance"] > 0.8

@@ -27,7 +27,7 @@ def entry(label: str, count: int, difference: float) -> Entry:
         is_baseline=not difference,
         seed_costs=(99 + difference, 101 + difference),
         seed_deviation=1.4142,
-        realism={"crps": 0.5, "coverage_90": float("nan") if label == "point" else 0.9},
+        realism={"crps": 0.5, "coverage": float("nan") if label == "point" else 0.9},
         train_seconds=1.0,
         decide_seconds=2.0,
         peak_memory_mib=700.0,
@@ -61,7 +61,7 @@ def test_three_files_are_written_and_nothing_else(results: Results, tmp_path: Pa
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(NAMES)
     record = json.loads(paths[0].read_text(encoding="utf-8"), parse_constant=lambda name: pytest.fail(name))
     assert record["format"] == 1
-    assert record["entries"][0]["realism"]["coverage_90"] is None
+    assert record["entries"][0]["realism"]["coverage"] is None
     assert set(record) == {"format", *(field.name for field in dataclasses.fields(Results))}
     assert paths[2].read_bytes().startswith(b"\x89PNG")
 
