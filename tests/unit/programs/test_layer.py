@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+
 import cvxpy as cp
 import pytest
 import torch
@@ -119,6 +121,27 @@ def test_warm_start_changes_nothing_but_the_way() -> None:
         torch.testing.assert_close(warm(y + shift, weights), cold(y + shift, weights), rtol=0, atol=1e-5)
     # Other sizes start afresh.
     torch.testing.assert_close(warm(y[:1], weights[:1]), cold(y[:1], weights[:1]), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("warm_start", [False, True])
+def test_eight_threads_share_one_layer(warm_start: bool) -> None:
+    layer = smooth().layer(smoothing=1e-3, warm_start=warm_start)
+
+    def slope(case: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        leaf = case[0].clone().requires_grad_()
+        found = layer(leaf, case[1])
+        (gradient,) = torch.autograd.grad(found.square().sum(), leaf)
+        return found.detach(), gradient
+
+    y, weights, _ = (argument.detach() for argument in arguments())
+    cases = [(y[:, :count] + 0.1 * shift, weights[:, :count].softmax(dim=1)) for shift in range(4)
+             for count in (2, 3, 4)] * 2  # fmt: skip
+    alone = [slope(case) for case in cases]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(slope, cases))
+    for one, other in zip(alone, together, strict=True):
+        torch.testing.assert_close(other[0], one[0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(other[1], one[1], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

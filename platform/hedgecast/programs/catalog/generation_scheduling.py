@@ -16,6 +16,8 @@ reserve_cost c per GW and step. What is short is met from the reserve first, at 
     s.t.       0 <= v_t <= u_t (called reserve, a = reserve_call_cost),  u_t >= r,  z_t + u_t <= capacity
 
 Source: Donti, Amos and Kolter (2017), section 4.2, https://arxiv.org/abs/1703.04529 (without reserve).
+
+Default data: ``history("generation_scheduling")`` of `hedgecast.programs.catalog.history`.
 """
 
 from __future__ import annotations
@@ -26,9 +28,6 @@ import cvxpy as cp
 
 from hedgecast.programs.catalog import checks
 from hedgecast.programs.program import TwoStageProgram
-
-DATASET = "german_grid"
-"""Where demand comes from by default: residual load of the German grid, GW."""
 
 
 def build(

@@ -56,6 +56,19 @@ def test_mean_cvar_is_that_of_the_rockafellar_uryasev_program(text: str) -> None
     assert np.abs(chosen.numpy() - HELD).sum() <= 0.8 + 1e-7
 
 
+def test_thousands_of_scenarios_have_the_linear_programs_optimum() -> None:
+    returns = _returns(3000)
+    risk = Risk.parse("cvar:0.95")
+    program = portfolio.build(num_assets=ASSETS, objective="mean-cvar")
+    decision = program.solve(returns[None], risk=risk).require_optimal()
+    weights, eta, excess = cp.Variable(ASSETS, nonneg=True), cp.Variable(), cp.Variable(3000, nonneg=True)
+    constraints = [cp.sum(weights) == 1, excess >= -returns[:, 0] @ weights - eta]
+    tail = eta + cp.sum(excess) / (3000 * 0.05)
+    problem = cp.Problem(cp.Minimize(tail + 0.001 * cp.sum(weights)), constraints)
+    problem.solve(solver=cp.HIGHS)
+    assert decision.objective.item() == pytest.approx(1e4 * problem.value, rel=1e-6)
+
+
 def test_maximum_sharpe_is_the_tangency_portfolio() -> None:
     # Closed form without limits and costs: weights in proportion to inverse covariance times excess mean.
     returns = _returns(500)[:, 0]

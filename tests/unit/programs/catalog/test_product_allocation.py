@@ -116,6 +116,25 @@ def test_exponential_utility_is_the_minimum_of_the_sample() -> None:
     np.testing.assert_allclose(decision.values["amounts"][0, 0], found.x, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_exponential_utility_has_gradients_through_cvxpylayers() -> None:
+    # E exp(-y z) has slope -E y exp(-y z) = 0 and curvature E y^2 exp(-y z) at z: dz/dy follows.
+    generator = torch.Generator().manual_seed(2)
+    profits = 0.4 + torch.randn(1, 12, 1, 1, generator=generator, dtype=torch.float64)
+    program = product_allocation.build(1, num_products=1, utility="exponential", capacity=2.0)
+    layer = program.layer(backend="cvxpylayers", tolerance=1e-9)
+    leaf = profits.clone().requires_grad_()
+    amount = layer(leaf)
+    reference = program.solve(profits, backend="reference").require_optimal()
+    torch.testing.assert_close(amount.detach(), reference.flat, rtol=0, atol=1e-5)
+    assert 0.0 < amount.item() < 2.0
+    (slope,) = torch.autograd.grad(amount.sum(), leaf)
+    y, z = profits.flatten(), amount.detach().item()
+    weight = torch.exp(-y * z)
+    expected = (1.0 - y * z) * weight / (y.square() * weight).sum()
+    torch.testing.assert_close(slope.flatten(), expected, rtol=1e-3, atol=1e-4)
+
+
 def test_the_published_exponential_task_has_population_optimum_0_4006() -> None:
     generator = torch.Generator().manual_seed(1)
     profits = product_allocation.exponential_profits(400_000, generator=generator)
