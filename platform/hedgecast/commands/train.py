@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import tempfile
 from pathlib import Path
@@ -16,11 +17,13 @@ from hedgecast.commands.steps import Steps
 from hedgecast.commands.workflow import BASELINE, Prepared, bundle_of, evaluate, fit_methods
 from hedgecast.core.errors import ConfigError, GateRefusedError
 from hedgecast.core.process import peak_memory_mib
+from hedgecast.learning.fit import Trainer, train_here
 from hedgecast.learning.methods import check_method
 from hedgecast.learning.methods.diffusion import Diffusion
-from hedgecast.learning.study import read_study
+from hedgecast.learning.study import Study, read_study
+from hedgecast.learning.trainers import TrainerOptions, remote_trainer
 from hedgecast.registry.checks import gate_checks
-from hedgecast.registry.store import ModelStore
+from hedgecast.registry.store import ModelStore, default_home
 
 
 def train(
@@ -33,15 +36,34 @@ def train(
         str | None, typer.Option(help="Directory or MLflow address; default: $HEDGECAST_HOME.")
     ] = None,
     scenarios: Annotated[int, typer.Option(help="Scenarios of each validation day.")] = 200,
+    num_workers: Annotated[
+        int, typer.Option("--workers", min=0, help="Ray processes that share each step; 0: none.")
+    ] = 0,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Give each worker a GPU.")] = False,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="Of checkpoints: a directory, s3://... Default: $HEDGECAST_HOME/runs."),
+    ] = None,
+    run_name: Annotated[
+        str | None, typer.Option(help="Go on with this run of the storage, or begin it under this name.")
+    ] = None,
+    max_failures: Annotated[int, typer.Option(min=0, help="Times that lost workers are replaced.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Train a study's model, export it, register it, and make it champion if it passes its checks.
+
+    With --workers, Ray Train shares every step among processes: those of the cluster at $RAY_ADDRESS (set in
+    a `ray job submit`), else of a private one on this machine. Their number does not change the result.
 
     Examples:
 
     hedgecast train german_grid
 
     hedgecast train my_study.toml --set learning.seed=3 --set learning.joint_epochs=20
+
+    hedgecast train my_study.toml --workers 2 --storage s3://bucket/runs --run-name march
+
+    ray job submit --working-dir . -- hedgecast train my_study.toml --workers 8
     """
     console = Console(stderr=as_json)
     steps = Steps(console)
@@ -54,10 +76,15 @@ def train(
             "hedgecast backtest to compare others",
             key="learning.method",
         )
+    trainer = _trainer(config, num_workers, gpu, storage, run_name, max_failures)
     with steps.step("read the data"):
         prepared = Prepared.of(config)
-    with steps.step("train"):
-        methods = fit_methods(prepared, (BASELINE, name), console)
+    try:
+        with steps.step("train"):
+            methods = fit_methods(prepared, (BASELINE, name), console, trainer)
+    except KeyboardInterrupt:
+        console.print("stopped; nothing is left running")
+        raise typer.Exit(130) from None
     with steps.step("validate"):
         evaluation = evaluate(
             prepared,
@@ -75,7 +102,7 @@ def train(
     ):
         bundle = bundle_of(prepared, method, evaluation, output or Path(folder) / "bundle")
         store = ModelStore(registry)
-        version = store.register(bundle)
+        version = store.register(bundle, curves=method.history.curves())
     checks = gate_checks(bundle.manifest.metrics)
     show_checks(checks, console)
     try:
@@ -97,3 +124,22 @@ def train(
             "peak_memory_mib": peak_memory_mib(),
         }
         print(json.dumps(record))
+
+
+def _trainer(
+    study: Study, num_workers: int, gpu: bool, storage: str | None, run_name: str | None, max_failures: int
+) -> Trainer:
+    """This process, or Ray's workers."""
+    if num_workers == 0:
+        if gpu or storage is not None or run_name is not None:
+            raise ConfigError("--gpu, --storage and --run-name are for workers: give --workers 1 or more")
+        return train_here
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
+    options = TrainerOptions(
+        num_workers=num_workers,
+        gpu=gpu,
+        storage=str(default_home() / "runs") if storage is None else storage,
+        run_name=f"{study.name}-{now}" if run_name is None else run_name,
+        max_failures=max_failures,
+    )
+    return remote_trainer("ray", study, options)

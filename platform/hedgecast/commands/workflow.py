@@ -19,6 +19,7 @@ from hedgecast.data.splits import Split, split_windows
 from hedgecast.data.tables import SeriesTable
 from hedgecast.data.windows import Windows, build_windows
 from hedgecast.learning import methods as learned
+from hedgecast.learning.fit import Trainer, train_here
 from hedgecast.learning.methods.diffusion import Diffusion, training_report
 from hedgecast.learning.methods.method import ScenarioMethod
 from hedgecast.learning.part import Part
@@ -124,12 +125,20 @@ class Evaluation:
         return [{**row.to_dict(), **dataclasses.asdict(self.realism[row.label])} for row in self.rows]
 
 
-def fit_methods(prepared: Prepared, names: tuple[str, ...], console: Console) -> dict[str, ScenarioMethod]:
-    """The trained methods ``names``, in that order."""
+def fit_methods(
+    prepared: Prepared, names: tuple[str, ...], console: Console, trainer: Trainer = train_here
+) -> dict[str, ScenarioMethod]:
+    """The trained methods ``names``, in that order; ``trainer`` trains the diffusion models."""
     program = prepared.program(prepared.schema.horizon)
     with epoch_bars(console) as progress:
         return learned.fit_methods(
-            names, prepared.train, prepared.validation, prepared.study.learning, program, progress
+            names,
+            prepared.train,
+            prepared.validation,
+            prepared.study.learning,
+            program,
+            progress,
+            trainer,
         )
 
 

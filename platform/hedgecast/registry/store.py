@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 CANDIDATE = "candidate"
 CHAMPION = "champion"
 _ARTIFACT = "bundle"
+# MLflow's limit of one request.
+_METRICS_AT_ONCE = 1000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -74,8 +78,23 @@ class ModelStore:
             self._artifacts = (home / "artifacts").as_uri()
         self._client = _client(self.uri)
 
-    def register(self, bundle: Bundle, name: str | None = None) -> ModelVersion:
-        """The new version that now holds ``bundle``, under the alias ``candidate``."""
+    def register(
+        self,
+        bundle: Bundle,
+        name: str | None = None,
+        *,
+        curves: Mapping[str, Sequence[float]] | None = None,
+    ) -> ModelVersion:
+        """The new version that now holds ``bundle``, under the alias ``candidate``.
+
+        Parameters
+        ----------
+        bundle : Bundle
+        name : str, optional
+            Of the model; the bundle's if left out.
+        curves : mapping, optional
+            Figures of training by name, one for each epoch: logged as metrics with their step.
+        """
         name = bundle.manifest.name if name is None else name
         run = self._client.create_run(
             self._experiment(name), run_name=f"{name} {bundle.manifest.fingerprint[:12]}"
@@ -83,6 +102,7 @@ class ModelStore:
         run_id = run.info.run_id
         for key, value in bundle.manifest.metrics.items():
             self._client.log_metric(run_id, key, value)
+        self._log_curves(run_id, curves or {})
         self._client.log_artifacts(run_id, str(bundle.folder), _ARTIFACT)
         self._client.set_terminated(run_id)
         if not self._exists(name):
@@ -196,6 +216,20 @@ class ModelStore:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         return dataclasses.replace(bundle, folder=target)
+
+    def _log_curves(self, run_id: str, curves: Mapping[str, Sequence[float]]) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        points = [
+            Metric(f"training/{name}", value, now, epoch)
+            for name, values in curves.items()
+            for epoch, value in enumerate(values)
+            # A multiplier may be infinite, which a database does not hold.
+            if math.isfinite(value)
+        ]
+        for begin in range(0, len(points), _METRICS_AT_ONCE):
+            self._client.log_batch(run_id, metrics=points[begin : begin + _METRICS_AT_ONCE])
 
     def _exists(self, name: str) -> bool:
         return bool(self._client.search_registered_models(filter_string=f"name = '{_checked(name)}'"))

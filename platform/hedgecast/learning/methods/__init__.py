@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from hedgecast.core.errors import ConfigError
 from hedgecast.learning.config import LearningConfig
-from hedgecast.learning.fit import Progress
+from hedgecast.learning.fit import Progress, Trainer, train_here
 from hedgecast.learning.methods.dfl_point import fit_dfl_point
 from hedgecast.learning.methods.diffusion import fit_diffusion
 from hedgecast.learning.methods.gaussian import fit_gaussian
@@ -47,6 +47,7 @@ class Lesson:
     config: LearningConfig
     program: TwoStageProgram | None
     progress: Progress | None
+    trainer: Trainer
 
 
 Fitted = Mapping[str, ScenarioMethod]
@@ -78,7 +79,9 @@ def _scoring_rule(lesson: Lesson) -> Fitted:
 
 def _diffusion(lesson: Lesson) -> Fitted:
     program = lesson.program if "diffusion-dfl" in lesson.names else None
-    return fit_diffusion(lesson.train, lesson.validation, lesson.config, program, lesson.progress)
+    return fit_diffusion(
+        lesson.train, lesson.validation, lesson.config, program, lesson.progress, lesson.trainer
+    )
 
 
 # What one function fits together shares its first part: one ridge, one pretraining.
@@ -109,6 +112,7 @@ def fit_methods(
     config: LearningConfig,
     program: TwoStageProgram | None = None,
     progress: Progress | None = None,
+    trainer: Trainer = train_here,
 ) -> dict[str, ScenarioMethod]:
     """The trained methods ``names``, in that order; what two of them share is fitted once.
 
@@ -124,6 +128,8 @@ def fit_methods(
         Over all slots of a day; needed by `DECISION_FOCUSED` methods.
     progress : callable, optional
         Called after each epoch.
+    trainer : Trainer
+        Who trains diffusion models: this process, unless workers do.
 
     Raises
     ------
@@ -141,6 +147,7 @@ def fit_methods(
         config=config,
         program=program,
         progress=progress,
+        trainer=trainer,
     )
     found: dict[str, ScenarioMethod] = {}
     for members, fit in _FAMILIES:

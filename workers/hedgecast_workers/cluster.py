@@ -1,0 +1,125 @@
+"""Ray for one command: the cluster it runs in, or a private one on this machine that ends with it.
+
+Nothing here imports Ray before its environment is set: Ray reads it once, when it is imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+
+import psutil
+
+from hedgecast.core.errors import ConfigError, UnavailableError
+from hedgecast_workers.processes import end, family
+
+_OBJECT_STORE_BYTES = 256 * 2**20
+# Ray's processes end within a second when told to.
+_PATIENCE_SECONDS = 3.0
+# Tasks that read data, beside those of the workers: with none left, reading starves.
+_SPARE_CPUS = 2
+
+
+@contextlib.contextmanager
+def cluster(num_cpus: int, num_gpus: int = 0) -> Iterator[None]:
+    """Ray, connected, while the block runs.
+
+    Where ``$RAY_ADDRESS`` is set (``ray job submit`` sets it) that cluster is used and left running.
+    Otherwise a private Ray starts here, with a token of its own, on loopback; it ends with the block,
+    whatever ends it.
+
+    Parameters
+    ----------
+    num_cpus, num_gpus : int
+        That workers will hold.
+
+    Raises
+    ------
+    ConfigError
+        The cluster is too small.
+    UnavailableError
+        The cluster cannot be reached.
+    """
+    if os.environ.get("RAY_ADDRESS"):
+        with _existing():
+            _check_size(num_cpus, num_gpus)
+            yield
+    else:
+        with _private(num_cpus + _SPARE_CPUS, num_gpus):
+            yield
+
+
+@contextlib.contextmanager
+def _existing() -> Iterator[None]:
+    import ray
+
+    address = os.environ["RAY_ADDRESS"]
+    try:
+        ray.init(logging_level=logging.ERROR)
+    except ConnectionError as error:
+        raise UnavailableError(
+            f"no Ray answers at RAY_ADDRESS={address}: unset it to train on this machine", address=address
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _private(num_cpus: int, num_gpus: int) -> Iterator[None]:
+    if "ray" in sys.modules and os.environ.get("RAY_AUTH_MODE") != "token":
+        raise UnavailableError("Ray was imported before its token was made: start it in a process of its own")
+    os.environ.update(
+        RAY_AUTH_MODE="token",
+        # Without one Ray writes a token into the home directory; this one lives as long as the run.
+        RAY_AUTH_TOKEN=secrets.token_hex(32),
+        RAY_USAGE_STATS_ENABLED="0",
+        # Makes Ray take loopback as the node's address, and then listen there only.
+        RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
+        # Ray's workers give way to every other process by default (nice 15). Training is what the user waits
+        # for, and on a busy machine workers that give way do not even start in time.
+        RAY_worker_niceness="0",
+    )
+    import ray
+
+    # Sockets have paths of at most 107 bytes, Ray's are deep: not in a long TMPDIR.
+    folder = tempfile.mkdtemp(prefix="hc-", dir="/tmp" if os.path.isdir("/tmp") else None)
+    try:
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=folder,
+            logging_level=logging.ERROR,
+        )
+        yield
+    finally:
+        # Ray's agents outlive their raylet by up to a minute.
+        started = family(os.getpid()) - {psutil.Process()}
+        ray.shutdown()
+        end(started, patience_seconds=_PATIENCE_SECONDS)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_size(num_cpus: int, num_gpus: int) -> None:
+    import ray
+
+    there = ray.cluster_resources()
+    cpus, gpus = int(there.get("CPU", 0)), int(there.get("GPU", 0))
+    if cpus <= num_cpus or gpus < num_gpus:
+        raise ConfigError(
+            f"the cluster has {cpus} CPUs and {gpus} GPUs: {num_cpus} CPUs, one more that reads data, and "
+            f"{num_gpus} GPUs are needed; ask for fewer workers",
+            cpus=cpus,
+            gpus=gpus,
+        )
