@@ -32,7 +32,7 @@ NUM_TRAIN, NUM_VALIDATION, NUM_FRESH = 2000, 100, 100_000
 COUNTS = (25, 200, 1000, 10_000)
 METHODS = ("ridge-residual", "gaussian", "diffusion", "diffusion-dfl")
 SETTINGS = dataclasses.replace(
-    CONFIG, epochs=120, joint_epochs=2, batch_days=32, scenarios=25, joint_learning_rate=3e-4
+    CONFIG, smoothing=0.0, epochs=120, joint_epochs=2, batch_days=32, scenarios=25, joint_learning_rate=3e-4
 )
 
 

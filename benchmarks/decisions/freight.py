@@ -111,7 +111,12 @@ def program(num_steps: int) -> TwoStageProgram:
         constraints=plain.constraints,
         cost=plain.cost,
         recourse_cost=plain.recourse_cost + 5.0 * IDLE * cp.sum(missing),
-        recourse_constraints=[balance.args[0] == balance.args[1] + missing, missing >= 0, *others],
+        recourse_constraints=[
+            balance.args[0] == balance.args[1] + missing,
+            arrivals + missing >= 0,
+            missing >= 0,
+            *others,
+        ],
     )
 
 

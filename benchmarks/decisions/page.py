@@ -44,7 +44,7 @@ def _comparison(found: Found) -> list[str]:
                 figure(entry["cost"]),
                 "" if entry["is_baseline"] else spread(entry["difference"], low_high),
                 figure(entry["seed_deviation"]) if len(found["seeds"]) > 1 else "",
-                _share(realism.get("coverage_90")),
+                _share(realism.get("coverage")),
                 f"{entry['train_seconds']:.0f}",
                 f"{entry['peak_memory_mib']:.0f}",
             ]

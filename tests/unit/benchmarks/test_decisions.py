@@ -1,0 +1,150 @@
+"""What the benchmark tasks are made of: programs, truths and figures, each against something independent."""
+
+import importlib
+import pathlib
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from hedgecast.programs.catalog import battery_storage, freight_routing, portfolio, product_allocation
+from hedgecast.programs.risk import Risk
+
+FOLDER = pathlib.Path(__file__).parents[3] / "benchmarks" / "decisions"
+NAMES = {path.stem for path in FOLDER.glob("*.py")}
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+    """Imports a module of the benchmarks by name; their names are free again afterwards."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+    def module(name: str) -> ModuleType:
+        return importlib.import_module(name)
+
+    yield module
+    for name in NAMES:
+        sys.modules.pop(name, None)
+
+
+def _draws(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("name", "dim"), [("battery", 24), ("portfolio", 20)])
+def test_a_threshold_as_decision_is_the_risk_measure(load, name: str, dim: int) -> None:
+    module = load(name)
+    if name == "battery":
+        plain, values = battery_storage.build(24), 40.0 + 10.0 * _draws(2, 30, dim)
+    else:
+        plain = portfolio.build(1, objective="mean-cvar", transaction_cost=module.COST)
+        values = 0.001 + 0.03 * _draws(2, 30, dim)
+    risk = Risk(beta=module.BETA, alpha=module.ALPHA)
+    with_threshold = module.program(24 if name == "battery" else 1).solve(values)
+    as_risk = plain.solve(values, risk=risk)
+    torch.testing.assert_close(with_threshold.objective, as_risk.objective, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["retail", "freight"])
+def test_below_zero_counts_as_none_and_moves_no_decision_of_what_is_above(load, name: str) -> None:
+    module = load(name)
+    steps = 1 if name == "retail" else module.NUM_WEEKS
+    program = module.program(steps)
+    amounts = (20.0 + 15.0 * _draws(3, 12, program.num_uncertain)).clamp(min=0.0)
+    if name == "retail":
+        plain = product_allocation.build(
+            1, price=module.PRICE, capacity=2000.0, max_stock=5000.0, substitution="none"
+        )
+    else:
+        plain = freight_routing.build(
+            steps,
+            idle_cost=module.IDLE,
+            lateness_cost=0.0,
+            planned_tonnes=0.0,
+            max_route_tonnes=100.0,
+            max_truck_tonnes=200.0,
+        )
+    expected = plain.solve(amounts).objective
+    torch.testing.assert_close(program.solve(amounts).objective, expected, rtol=1e-6, atol=1e-4)
+    decision = program.solve(amounts).flat
+    below = amounts.clone()
+    below[amounts == 0.0] = -5.0
+    penalty = 2.0 * module.PRICE if name == "retail" else 5.0 * module.IDLE
+    surcharge = penalty * 5.0 * (amounts == 0.0).sum(dim=2)
+    lower = program.value(decision, below)
+    torch.testing.assert_close(lower, program.value(decision, amounts) + surcharge, rtol=1e-6, atol=1e-3)
+
+
+def test_exponential_minimizer_agrees_with_the_cone_solver(load) -> None:
+    module = load("exponential")
+    profits = product_allocation.exponential_profits(60, generator=torch.Generator().manual_seed(3))
+    program = product_allocation.build_exponential(1, num_products=10, limit=module.LIMIT)
+    solved = program.solve(profits[None], backend="reference")
+    found = module.minimizer(profits)
+    cost = torch.exp(-profits @ found).mean()
+    torch.testing.assert_close(cost, solved.objective[0], rtol=1e-5, atol=1e-6)
+    assert float(found.min()) >= 0.0
+    assert float(found.max()) <= module.LIMIT
+
+
+@pytest.mark.parametrize("shape", ["normal", "asymmetric", "bimodal", "heavy-tailed"])
+def test_synthetic_residuals_have_mean_zero_and_variance_one(load, shape: str) -> None:
+    module = load("synthetic")
+    draws = np.random.default_rng(7)
+    values = module._standard(shape, draws.standard_normal(1_000_000), draws)
+    # Student t with 3 degrees of freedom has no fourth moment: its sample variance is compared loosely.
+    assert values.mean() == pytest.approx(0.0, abs=5e-3)
+    assert values.var() == pytest.approx(1.0, abs=0.2 if shape == "heavy-tailed" else 0.01)
+
+
+def test_synthetic_oracle_is_not_worse_than_the_mean(load) -> None:
+    module = load("synthetic")
+    task = module.task("normal")
+    context = task.test.context
+    mean = 10.0 + context @ torch.from_numpy(np.cos(np.arange(6)[:, None] * np.arange(1, 5) / 6)).T
+    came = task.test.targets.flatten(1).unsqueeze(1)
+    mean_cost = float(task.program().value(mean.clamp(min=0.0), came).mean())
+    assert module.oracle("normal")["cost"] < 0.5 * mean_cost
+
+
+def test_portfolio_pays_for_turnover_once_where_nothing_moves(load) -> None:
+    module = load("portfolio")
+    flat = np.zeros((4, 5))
+    net = module._held(module._equal, flat)
+    np.testing.assert_allclose(net, [-module.COST, 0.0, 0.0, 0.0], atol=1e-15)
+
+
+def test_portfolio_figures_by_hand(load) -> None:
+    module = load("portfolio")
+    net = np.arange(100.0) / 1000.0 - 0.02
+    risk, sharpe = module._figures(net)
+    # The worst five losses of a hundred: 0.020, 0.019, .., 0.016.
+    assert risk == pytest.approx(1e4 * (0.5 * -net.mean() + 0.5 * 0.018))
+    assert sharpe == pytest.approx(net.mean() / net.std() * np.sqrt(252 / 5))
+
+
+@pytest.mark.shared
+def test_pjm_days_are_the_published_ones(load) -> None:
+    module = load("pjm")
+    days = module.published()
+    context, groups = module._joined(days.blocks)
+    assert context.shape == (3192, 149)
+    assert days.targets.shape == (3192, 24)
+    assert np.isfinite(context).all()
+    np.testing.assert_array_equal(days.blocks["past_load"][1:], days.targets[:-1])
+    assert len(set(groups)) == 11
+    # The sensor that stands still, over the whole test period.
+    assert np.unique(days.blocks["temp"][-module.NUM_TEST :]).tolist() == [1.4]
+    assert str(days.days[-module.NUM_TEST]) == "2014-12-29"
+
+
+@pytest.mark.shared
+def test_pjm_choice_leaves_the_broken_temperature_out(load) -> None:
+    module = load("pjm")
+    days = module.published()
+    choice = module.choice(days)
+    assert "temperature" in choice.dropped
+    assert "past_load" in choice.kept
