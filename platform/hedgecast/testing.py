@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from hedgecast.data.datasets import load_table
 from hedgecast.data.features import features
@@ -117,3 +118,57 @@ def make_tiny_model(folder: Path) -> TinyModel:
         metrics={"cost_difference_low": -1.0, "crps_ratio": 1.0, "coverage_90": 0.9, "unsolved_share": 0.0},
     )
     return TinyModel(study=study, schema=schema, split=split, generator=generator, bundle=bundle)
+
+
+class GaussianDenoiser(nn.Module):
+    """The exact velocity of whitened residuals e ~ N(m, v I), each day with parameters of its own.
+
+        F(x, t) = (x - cos t m) sin t cos t (1 - v) / (cos^2 t v + sin^2 t) - sin t m
+
+    so the sampler draws m + sqrt(v) noise up to its own error, of which the mean's part is known: at v = 1
+    Heun's n steps draw `reach(n)` m + noise, exactly.
+
+    Parameters
+    ----------
+    mean : Tensor
+        (B, D) float64; the context of day b is the number b.
+    """
+
+    def __init__(self, mean: Tensor) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(mean.clone())
+        self.log_deviation = nn.Parameter(torch.zeros_like(mean))
+
+    def encode(self, context: Tensor) -> Tensor:
+        """(B, 2 D) mean and log deviation of the days that ``context`` (B, 1) numbers."""
+        rows = context[:, 0].long()
+        return torch.cat([self.mean[rows], self.log_deviation[rows]], dim=1)
+
+    def forward(self, state: Tensor, times: float | Tensor, encoded: Tensor) -> Tensor:
+        """(B, S, D) velocities; arguments as of `hedgecast.diffusion.denoiser.Denoiser`."""
+        mean, log_deviation = encoded.unsqueeze(1).chunk(2, dim=2)
+        variance = torch.exp(2.0 * log_deviation)
+        angle = torch.as_tensor(times, dtype=state.dtype, device=state.device).unsqueeze(-1)
+        sine, cosine = torch.sin(angle), torch.cos(angle)
+        pull = sine * cosine * (1.0 - variance) / (cosine.square() * variance + sine.square())
+        return (state - cosine * mean) * pull - sine * mean
+
+
+def gaussian_generator(mean: Tensor, *, sampler_steps: int = 32) -> Generator:
+    """A float64 generator of N(mean, I) days, one step long for each column of ``mean`` (B, D).
+
+    Day b's context is the number b. Its denoiser is a `GaussianDenoiser`: gradients of a mean over days
+    fall apart by day, so one call gives B independent replicates of an estimator.
+    """
+    config = Generator.Config(sampler="heun", sampler_steps=sampler_steps, context_limit=1e9)
+    model = Generator(config, num_features=1, num_steps=mean.shape[1], num_series=1).double()
+    model.denoiser = GaussianDenoiser(mean.double())  # type: ignore[assignment]
+    return model
+
+
+def reach(num_steps: int, last: int | None = None) -> float:
+    """What the ``last`` of Heun's steps (None: all) add of the mean: the trapezoidal rule of sin t."""
+    angles = torch.linspace(torch.pi / 2, 0.0, num_steps + 1, dtype=torch.float64)
+    heights = 0.5 * (torch.sin(angles[:-1]) + torch.sin(angles[1:]))
+    parts = heights * (torch.pi / 2 / num_steps)
+    return float(parts[-(last or num_steps) :].sum())

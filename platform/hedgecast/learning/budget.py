@@ -18,11 +18,11 @@ matching's, which multiplies each multiplier of (1) by a ratio of norms and move
 so the task's share 1 / (1 + sum u) is found instead of given. Rules for u_i:
 
     lagrangian   u_i = max(0, l_i + p c_i),  l_i <- max(0, l_i + r c_i) after each step               (4)
-    projection   u_i = max(0, p c_i) + max(0, -cos(g_task, g_i)) where c_i > -1/2, else 0             (5)
+    projection   u_i = max(0, p c_i) + max(0, -cos(g_task, g_i)) min(1, max(0, 1 + 2 c_i))            (5)
 
 (4) is the augmented Lagrangian of (1) with penalty p and dual rate r; (5) takes out of the task gradient
-what would use up a constraint that is half used or more, and pulls back from beyond it. ``weighted`` is
-the plain sum with a fixed share s,
+what would break a constraint, more and more of it from half the margin to the bound, and pulls back from
+beyond. ``weighted`` is the plain sum with a fixed share s,
 
     g = (1 - s) g_noise + s g_task |g_noise| / |g_task|                                               (6)
 
@@ -196,8 +196,9 @@ class Budget(nn.Module):
         else:
             weights = (self.config.penalty * excess).clamp(min=0.0)
             for place, angle in enumerate((lambda: cosine, score_cosine)):
-                if float(excess[place]) > -0.5:
-                    weights[place] += max(0.0, -angle())
+                nearness = min(1.0, 1.0 + 2.0 * float(excess[place]))
+                if nearness > 0.0:
+                    weights[place] += nearness * max(0.0, -angle())
         noise, score = weights.tolist()
         total = 1.0 + noise + score
         return Shares(1.0 / total, noise / total, score / total)

@@ -89,6 +89,51 @@ def test_a_day_without_a_solution_is_masked() -> None:
     assert not bool(slope[1].any())
 
 
+def test_a_solve_that_did_not_converge_is_masked() -> None:
+    paths, realized = vectors(3, 9, 2, 1), vectors(3, 2, 1, seed=1)
+    task = TaskLoss(expectile_program(), smoothing=0.0)
+    # No number of steps reaches this tolerance: last iterates, near the optimum, that nobody vouches for.
+    task.layer.inner.tolerance = 1e-300  # type: ignore[assignment]
+    cost, solved = task(paths, realized)
+    assert (float(cost), solved.tolist()) == (0.0, [False] * 3)
+
+
+def test_a_day_that_no_recourse_can_serve_is_masked() -> None:
+    plan, load, bought = cp.Variable(1, name="plan"), cp.Parameter(1, name="load"), cp.Variable(1)
+    program = TwoStageProgram(
+        name="short",
+        decision=plan,
+        uncertain=load,
+        constraints=[plan >= 0, plan <= 5],
+        cost=cp.sum_squares(plan),
+        recourse_cost=3.0 * cp.sum(bought),
+        recourse_constraints=[bought >= 0, bought <= 1, plan + bought >= load],
+    )
+    paths = 2.0 + 0.1 * vectors(2, 4, 1, 1)
+    realized = torch.tensor([2.0, 9.0], dtype=DOUBLE).reshape(2, 1, 1)
+    cost, solved = TaskLoss(program, smoothing=0.0)(paths.requires_grad_(), realized)
+    assert solved.tolist() == [True, False]
+    (slope,) = torch.autograd.grad(cost, paths)
+    assert bool(torch.isfinite(slope).all())
+    assert not bool(slope[1].any())
+
+
+def test_influence_is_the_slope_in_probability_with_its_sign() -> None:
+    paths, realized = vectors(3, 9, 2, 1), vectors(3, 2, 1, seed=1)
+    cost, solved, weights = TaskLoss(expectile_program(), smoothing=0.0).influence(paths, realized)
+    # z moves by (w_s (y_s - z)) / (sum of w / S) for mass put on scenario s; the cost by -2 w (y - z) dz.
+    plan = expectile(paths[..., 0])
+    weight = torch.where(paths[..., 0] > plan.unsqueeze(1), SHORT, OVER)
+    moves = weight * (paths[..., 0] - plan.unsqueeze(1)) / weight.mean(dim=1, keepdim=True)
+    error = realized[..., 0] - plan
+    slope = -2.0 * torch.where(error > 0, SHORT, OVER) * error
+    expected = (slope.unsqueeze(1) * moves).sum(dim=2)
+    torch.testing.assert_close(weights, expected, rtol=1e-3, atol=1e-3)
+    whole, _ = TaskLoss(expectile_program(), smoothing=0.0)(paths, realized)
+    assert float(cost) == pytest.approx(float(whole), rel=1e-9)
+    assert bool(solved.all())
+
+
 def test_no_solution_at_all_costs_nothing_and_says_so() -> None:
     paths = torch.full((2, 3, 2, 1), torch.nan, dtype=DOUBLE)
     cost, solved = TaskLoss(expectile_program(), smoothing=0.0)(paths, vectors(2, 2, 1))
