@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 
 import torch
 from torch import Tensor
 
 from hedgecast.decisions.block_numbers import Numbers
+from hedgecast.decisions.kernels_emit import Code
 from hedgecast.decisions.kernels_pattern import Pattern
 from hedgecast.decisions.scenario_blocks import BlockStructure
 from hedgecast.programs.blocks import BlockProblem
@@ -42,6 +44,8 @@ class BlockIndex:
 
         self.structure = structure
         self.compiled_pattern: Pattern | None = None
+        self.generated: dict[tuple[bool, ...], Code | None] = {}
+        self.lock = threading.Lock()
         self.first_stage = {
             name: (getattr(problem, name).rows, getattr(problem, name).cols) for name in ("P", "A", "G")
         }

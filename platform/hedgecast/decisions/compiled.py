@@ -24,6 +24,7 @@ from hedgecast.decisions.central_path import Limits, follow_central_path, replac
 from hedgecast.decisions.iterates import Iterate, Outcome, Point, Quality
 from hedgecast.decisions.kernels_adjoint import Adjoint, adjoint_contexts
 from hedgecast.decisions.kernels_context import Report, Results, Settings, solve_contexts
+from hedgecast.decisions.kernels_emit import LANES, generate
 from hedgecast.decisions.kernels_first import FirstStage
 from hedgecast.decisions.kernels_lanes import LaneReport, LaneResults, adjoint_lanes, solve_lanes
 from hedgecast.decisions.kernels_pattern import (
@@ -33,6 +34,7 @@ from hedgecast.decisions.kernels_pattern import (
     make_coefficients,
     make_pattern,
 )
+from hedgecast.decisions.kernels_tape import PASSES
 from hedgecast.programs.blocks import BlockProblem, SparseMatrix
 from hedgecast.programs.risk import EXPECTATION, Risk
 
@@ -162,14 +164,23 @@ class CompiledSolver:
         self.pattern: Pattern = index.compiled_pattern
         B, S = problem.num_contexts, problem.num_scenarios
         self.weight, self.measure = _array(numbers.relative), _array(numbers.measure)
+        self.coefficients = make_coefficients(problem)
         if self.deterministic:
-            self.coefficients = Coefficients(*map(_programs_as_scenarios, make_coefficients(problem)))
+            self.coefficients = Coefficients(*map(_programs_as_scenarios, self.coefficients))
             self.constant = _array(numbers.e.expand(B, 1)[:, 0])
-            self.tiles, self.lanes = _tiling(B)
         else:
-            self.coefficients = make_coefficients(problem)
             self.first = _first_stage(problem, numbers)
-            self.tiles, self.lanes = _tiling(S)
+        self.code = self._code()
+        self.tiles, self.lanes = _tiling(B if self.deterministic else S, generated=bool(self.code[0]))
+
+    def _code(self) -> npt.NDArray[np.int64]:
+        """Addresses of the template's passes for these coefficients, generated once."""
+        varies = tuple(values.varies for values in self.coefficients)
+        with self.index.lock:
+            if varies not in self.index.generated:
+                self.index.generated[varies] = generate(self.pattern, varies)
+            found = self.index.generated[varies]
+        return np.zeros(len(PASSES), np.int64) if found is None else found.addresses
 
     def solve(self, limits: Limits) -> Outcome:
         """The solution of every member; what the loops leave unsolved goes through the tensor path."""
@@ -182,7 +193,7 @@ class CompiledSolver:
             _in_threads(
                 lambda part: solve_lanes(
                     self.pattern, self.coefficients, self.weight[:, 0], self.constant, settings, part,
-                    self.lanes, lane_result, lane_central, lane_report,
+                    self.lanes, self.code, lane_result, lane_central, lane_report,
                 ),
                 self.tiles,
             )  # fmt: skip
@@ -190,7 +201,7 @@ class CompiledSolver:
             _in_threads(
                 lambda part: solve_contexts(
                     self.pattern, self.coefficients, self.first, self.weight, self.measure, settings, part,
-                    self.lanes, result, central, report,
+                    self.lanes, self.code, result, central, report,
                 ),
                 B,
             )  # fmt: skip
@@ -216,7 +227,11 @@ class CompiledSolver:
             return Results(
                 np.empty((B, p.num_first)), np.empty((B, p.envelope.shape[0] - p.num_first)),
                 np.empty((B, num_rows)), np.empty((B, num_rows)),
-                *(np.empty((shape[0], shape[1], count, shape[2])) for count in rows),
+                # From torch, whose memory begins at a cache line.
+                *(
+                    torch.empty(shape[0], shape[1], count, shape[2], dtype=torch.float64).numpy()
+                    for count in rows
+                ),
             )  # fmt: skip
 
         report = Report(
@@ -261,7 +276,7 @@ class CompiledSolver:
             _in_threads(
                 lambda part: adjoint_lanes(
                     p, self.coefficients, self.weight[:, 0], _ADJOINT_REGULARIZATION, part, self.lanes,
-                    _by_program(point.arrays), gradient, step,
+                    self.code, _by_program(point.arrays), gradient, step,
                 ),
                 self.tiles,
             )  # fmt: skip
@@ -283,7 +298,7 @@ class CompiledSolver:
         _in_threads(
             lambda part: adjoint_contexts(
                 p, self.coefficients, self.first, self.weight, self.measure, _ADJOINT_REGULARIZATION, part,
-                self.lanes, point.arrays, in_x, in_costs, out,
+                self.lanes, self.code, point.arrays, in_x, in_costs, out,
             ),
             B,
         )  # fmt: skip
@@ -309,8 +324,10 @@ def _programs_as_scenarios(values: Values) -> Values:
     return Values(True, np.zeros((1, 1)), values.shared[None])
 
 
-def _tiling(count: int) -> tuple[int, int]:
+def _tiling(count: int, *, generated: bool) -> tuple[int, int]:
     """Tiles and lanes for ``count`` scenarios with the fewest idle lanes; lanes are a multiple of 8."""
+    if generated:
+        return math.ceil(count / LANES), LANES
     choices = []
     for tiles in range(math.ceil(count / _MAX_LANES), math.ceil(count / _MIN_LANES) + 1):
         lanes = 8 * math.ceil(count / tiles / 8)

@@ -104,6 +104,8 @@ def _fit(value: Tensor, shape: torch.Size, members: Tensor, num_contexts: int) -
             value = value.sum(dim=axis, keepdim=True)
     if (shape[0] == 1 and num_contexts > 1) or num_contexts == 1:
         return value.sum(dim=0, keepdim=True).expand(shape)
+    if value.shape[0] == num_contexts:
+        return value.expand(shape)
     full = value.new_zeros(shape)
     return full.index_copy_(0, members, value.expand(value.shape[0], *shape[1:]))
 
@@ -198,7 +200,9 @@ def _weighted_slopes(data: Numbers, x: Tensor, weights: Tensor) -> Tensor:
     else:
         total = (weights[:, None] @ linear)[:, 0]
     if data.O.values.numel():
-        total = total + (data.O.apply(x.T[:, :, None]) * weights).sum(dim=2).T
+        slope = data.O.apply(x.T[:, :, None])
+        shared = slope.shape[2] == 1
+        total = total + (slope[:, :, 0] * weights.sum(dim=1) if shared else (slope * weights).sum(dim=2)).T
     return total
 
 

@@ -8,15 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from hedgecast.decisions.kernels_context import (
-    Results,
-    add_lanes,
-    new_lanes,
-    new_work,
-    pack_context,
-    spread,
-    tile_of,
-)
+from hedgecast.decisions.kernels_context import Results
 from hedgecast.decisions.kernels_first import (
     FirstStage,
     expected_costs,
@@ -25,16 +17,21 @@ from hedgecast.decisions.kernels_first import (
     rows_times,
     solve_first,
 )
-from hedgecast.decisions.kernels_pattern import Coefficients, Pattern
-from hedgecast.decisions.kernels_tile import (
-    OPTIONS,
-    Lanes,
-    Tile,
-    adjoint_backward,
-    adjoint_forward,
-    begin,
-    clear_sums,
+from hedgecast.decisions.kernels_passes import (
+    Block,
+    add_lanes,
+    adjoint_backward_all,
+    adjoint_forward_all,
+    adjoint_right_side_all,
+    begin_all,
+    new_block,
+    new_lanes,
+    new_work,
+    pack_context,
+    spread,
 )
+from hedgecast.decisions.kernels_pattern import Coefficients, Pattern
+from hedgecast.decisions.kernels_tile import OPTIONS, clear_sums
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -53,25 +50,15 @@ class Adjoint(NamedTuple):
 
 
 @njit(**OPTIONS)
-def _right_side(p: Pattern, t: Tile, a: Lanes, tile: int, grad_costs: FloatArray) -> None:
-    """Minus the gradient in w over the measure, into ``affine``; R'w's part of the gradient in x."""
-    lanes = t.w.shape[1]
-    t.affine[:] = 0.0
-    for lane in range(lanes):
-        s = tile * lanes + lane
-        if s >= grad_costs.shape[0] or grad_costs[s] == 0.0:
-            continue
-        # A cost gradient is per scenario; a scenario's equations are divided by its measure.
-        share = grad_costs[s] / t.measure[0, lane]
-        for col in range(p.num_recourse):
-            t.affine[p.position[col], lane] -= share * t.c[col, 0 if t.c.shape[1] == 1 else lane]
-        for e in range(p.q_row.shape[0]):
-            value = t.Q[e, 0 if t.Q.shape[1] == 1 else lane]
-            t.affine[p.position[p.q_row[e]], lane] -= share * value * t.w[p.q_col[e], lane]
-        for e in range(p.r_row.shape[0]):
-            value = t.R[e, 0 if t.R.shape[1] == 1 else lane]
-            t.affine[p.position[p.r_row[e]], lane] -= share * value * a.x[p.r_col[e], lane]
-            a.second_x[p.r_col[e], lane] -= grad_costs[s] * value * t.w[p.r_row[e], lane]
+def _upstream(b: Block, grad_costs: FloatArray) -> None:
+    """The cost gradients over the measure by lane: a scenario's equations are divided by its measure."""
+    tiles, _, lanes = b.work[10].shape
+    b.work[10][:] = 0.0
+    for tile in range(tiles):
+        for lane in range(lanes):
+            s = tile * lanes + lane
+            if s < grad_costs.shape[0] and grad_costs[s] != 0.0:
+                b.work[10][tile, 0, lane] = grad_costs[s] / b.d.measure[tile, 0, lane]
 
 
 @njit(**OPTIONS)
@@ -84,6 +71,7 @@ def adjoint_contexts(
     regularization: float,
     members: IntArray,
     lanes: int,
+    code: IntArray,
     point: Results,
     grad_x: FloatArray,
     grad_costs: FloatArray,
@@ -104,6 +92,7 @@ def adjoint_contexts(
     """
     n, size, tiles = p.num_first, p.envelope.shape[0], point.w.shape[1]
     a, work = new_lanes(p, lanes), new_work(p, tiles, lanes)
+    a.regularization[:] = regularization
     hessian, gradient, factor = np.empty((n, n)), np.empty(n), np.zeros((size, size))
     accumulated, rhs = np.empty(p.hessian_row.shape[0]), np.empty(size)
     for member in members:
@@ -113,15 +102,20 @@ def adjoint_contexts(
         clear_sums(a)
         a.floor[:], a.second_x[:] = 0.0, 0.0
         spread(point.x[member], a.x)
-        for i in range(tiles):
-            t = tile_of(d, w, y, z, s, work, i)
-            begin(p, t, a, regularization, False)
-            _right_side(p, t, a, i, grad_costs[member])
-            adjoint_forward(p, t, a)
+        block = new_block(d, w, y, z, s, work, a, code)
+        # Nothing is to be moved: the last context's adjoint must not be taken for a step.
+        work[0][:], work[1][:], work[2][:], work[3][:] = 0.0, 0.0, 0.0, 0.0
+        begin_all(p, block, a, False)
+        _upstream(block, grad_costs[member])
+        adjoint_right_side_all(p, block, a)
+        adjoint_forward_all(p, block, a)
         accumulated[:] = 0.0
         add_lanes(a.hessian, accumulated)
         ratio = point.multiplier[member] / point.slack[member]
-        factor_first(p, f, member, hessian, accumulated, ratio, regularization, factor)
+        factor_first(
+            p.envelope, p.hessian_row, p.hessian_col, f.g_ptr, f.g_col, own(f.G, member), f.a_ptr, f.a_col,
+            own(f.A, member), hessian, accumulated, ratio, regularization, factor,
+        )  # fmt: skip
         rhs[:n], rhs[n:] = -grad_x[member], 0.0
         add_lanes(a.second_x, rhs[:n])
         solve_first(p.envelope, factor, rhs)
@@ -129,23 +123,23 @@ def adjoint_contexts(
         rows_times(f.g_ptr, f.g_col, own(f.G, member), rhs, adjoint.multiplier[member])
         adjoint.multiplier[member] *= ratio
         spread(rhs[:n], a.dx)
-        for i in range(tiles):
-            t = tile_of(d, w, y, z, s, work, i)
-            adjoint_backward(p, t, a)
-            _store(p, t, a, i, member, adjoint)
+        adjoint_backward_all(p, block, a)
+        _store(block, member, adjoint)
 
 
 @njit(**OPTIONS)
-def _store(p: Pattern, t: Tile, a: Lanes, tile: int, member: int, out: Adjoint) -> None:
-    lanes = t.w.shape[1]
-    for lane in range(lanes):
-        s = tile * lanes + lane
-        if s < out.w.shape[1]:
-            for col in range(p.num_recourse):
-                out.w[member, s, col] = a.nodes[p.position[col], lane]
-        if s < out.y.shape[1]:
-            for row in range(p.num_equalities):
-                out.y[member, s, row] = a.nodes[p.position[p.num_recourse + row], lane]
-        if s < out.z.shape[1]:
-            for row in range(p.num_inequalities):
-                out.z[member, s, row] = t.work_z[row, lane]
+def _store(block: Block, member: int, out: Adjoint) -> None:
+    _by_scenario(block.work[0], out.w[member])
+    _by_scenario(block.work[1], out.y[member])
+    _by_scenario(block.work[2], out.z[member])
+
+
+@njit(**OPTIONS)
+def _by_scenario(tiles: FloatArray, out: FloatArray) -> None:
+    """(tiles, entries, lanes) into (S, entries), where there is room."""
+    lanes = tiles.shape[2]
+    for tile in range(tiles.shape[0]):
+        for lane in range(min(lanes, out.shape[0] - tile * lanes)):
+            row = out[tile * lanes + lane]
+            for entry in range(tiles.shape[1]):
+                row[entry] = tiles[tile, entry, lane]

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from hedgecast.decisions.kernels_pattern import Pattern
 from hedgecast.decisions.kernels_tile import OPTIONS
 
 IntArray = npt.NDArray[np.int64]
@@ -135,9 +134,15 @@ def costs_in_x(f: FirstStage, member: int, x: FloatArray, out: FloatArray) -> No
 
 @njit(**OPTIONS)
 def factor_first(
-    p: Pattern,
-    f: FirstStage,
-    member: int,
+    envelope: IntArray,
+    hessian_row: IntArray,
+    hessian_col: IntArray,
+    g_ptr: IntArray,
+    g_col: IntArray,
+    G: FloatArray,
+    a_ptr: IntArray,
+    a_col: IntArray,
+    A: FloatArray,
     constant: FloatArray,
     accumulated: FloatArray,
     ratio: FloatArray,
@@ -149,36 +154,33 @@ def factor_first(
     ``constant`` is the (n, n) cost matrix, ``accumulated`` what the scenarios add at the pattern's lower
     entries, ``ratio`` multiplier over slack of the rows of G.
     """
-    n = p.num_first
-    size = p.envelope.shape[0]
+    n, size = constant.shape[0], envelope.shape[0]
     for i in range(size):
-        for j in range(p.envelope[i], i + 1):
+        for j in range(envelope[i], i + 1):
             factor[i, j] = constant[i, j] if i < n else 0.0
     for e in range(accumulated.shape[0]):
-        factor[p.hessian_row[e], p.hessian_col[e]] += accumulated[e]
-    values = own(f.G, member)
-    for r in range(f.g_ptr.shape[0] - 1):
-        for e in range(f.g_ptr[r], f.g_ptr[r + 1]):
-            for k in range(f.g_ptr[r], e + 1):
-                factor[f.g_col[e], f.g_col[k]] += values[e] * values[k] * ratio[r]
+        factor[hessian_row[e], hessian_col[e]] += accumulated[e]
+    for r in range(g_ptr.shape[0] - 1):
+        for e in range(g_ptr[r], g_ptr[r + 1]):
+            for k in range(g_ptr[r], e + 1):
+                factor[g_col[e], g_col[k]] += G[e] * G[k] * ratio[r]
     rho = 0.0
     if size > n:
         trace, norm = 0.0, 1e-30
-        values = own(f.A, member)
         for i in range(n):
             trace += factor[i, i]
-        for e in range(values.shape[0]):
-            norm += values[e] * values[e]
+        for e in range(A.shape[0]):
+            norm += A[e] * A[e]
         rho = min(max(trace / norm, 1e-3), 1e8)
         for r in range(size - n):
-            for e in range(f.a_ptr[r], f.a_ptr[r + 1]):
-                factor[n + r, f.a_col[e]] = values[e]
-                for k in range(f.a_ptr[r], e + 1):
-                    factor[f.a_col[e], f.a_col[k]] += rho * values[e] * values[k]
+            for e in range(a_ptr[r], a_ptr[r + 1]):
+                factor[n + r, a_col[e]] = A[e]
+                for k in range(a_ptr[r], e + 1):
+                    factor[a_col[e], a_col[k]] += rho * A[e] * A[k]
             factor[n + r, n + r] = -regularization
     for i in range(n):
         factor[i, i] += regularization
-    _envelope_ldl(p.envelope, n, regularization, factor)
+    _envelope_ldl(envelope, n, regularization, factor)
     return rho
 
 

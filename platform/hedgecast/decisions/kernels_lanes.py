@@ -15,26 +15,26 @@ from numba import njit
 from hedgecast.decisions.kernels_context import (
     CENTRAL,
     GAP_SHARE,
+    MOST_CENTERING,
     STEP_FRACTION,
-    Packed,
     Settings,
+)
+from hedgecast.decisions.kernels_passes import (
+    Block,
+    Packed,
+    adjoint_backward_all,
+    adjoint_forward_all,
+    begin_all,
+    costs_all,
+    finish_all,
+    new_block,
     new_lanes,
     new_work,
+    predict_all,
     tile_of,
 )
 from hedgecast.decisions.kernels_pattern import Coefficients, Pattern, Values
-from hedgecast.decisions.kernels_tile import (
-    OPTIONS,
-    Lanes,
-    Tile,
-    adjoint_backward,
-    adjoint_forward,
-    begin,
-    clear_sums,
-    finish,
-    predict,
-    recourse_costs,
-)
+from hedgecast.decisions.kernels_tile import OPTIONS, Lanes, Tile, clear_sums
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -106,6 +106,7 @@ def solve_lanes(
     settings: Settings,
     tiles: IntArray,
     lanes: int,
+    code: IntArray,
     result: LaneResults,
     central: LaneResults,
     report: LaneReport,
@@ -125,18 +126,21 @@ def solve_lanes(
         Tiles of this call.
     lanes : int
         Programs of a tile.
+    code : (passes,)
+        Addresses of the template's generated passes; zeros where they are interpreted.
     result, central, report
         Written at the programs' places; ``central`` only with smoothing.
     """
     a = new_lanes(p, lanes)
+    a.regularization[:] = settings.regularization
     work = new_work(p, 1, lanes)
     w, y = np.empty((1, p.num_recourse, lanes)), np.empty((1, p.num_equalities, lanes))
     z, s = np.empty((1, p.num_inequalities, lanes)), np.empty((1, p.num_inequalities, lanes))
     for tile in tiles:
         start = tile * lanes
         d = pack_lanes(c, weight, start, lanes)
-        t = tile_of(d, w, y, z, s, work, 0)
-        _solve_tile(p, t, a, start, constant, settings, result, central, report)
+        block = new_block(d, w, y, z, s, work, a, code)
+        _solve_tile(p, block, a, start, constant, settings, result, central, report)
 
 
 @njit(**OPTIONS)
@@ -181,7 +185,7 @@ def _store(t: Tile, lane: int, member: int, out: LaneResults) -> None:
 @njit(**OPTIONS)
 def _solve_tile(
     p: Pattern,
-    t: Tile,
+    block: Block,
     a: Lanes,
     start: int,
     constant: FloatArray,
@@ -190,12 +194,13 @@ def _solve_tile(
     central: LaneResults,
     report: LaneReport,
 ) -> None:
+    t = tile_of(block.d, block.w, block.y, block.z, block.s, block.work, 0)
     lanes, rows = t.w.shape[1], p.num_inequalities
     used = min(lanes, result.w.shape[0] - start)
     smoothing = settings.smoothing * t.weight[0]
     t.w[:], t.y[:], t.z[:], t.s[:], t.work_s[:] = 0.0, 0.0, 1.0, 1.0, 0.0
     a.floor[:], a.length[:], a.barrier[:], a.second_share[:], a.ratio[:] = 0.0, 0.0, 0.0, 0.0, 0.0
-    scale, costs = np.empty(lanes), np.empty(lanes)
+    scale, costs = np.empty(lanes), block.work[9][0, 0]
     _row_scale(t, scale)
     finished = np.zeros(lanes, np.bool_)
     finished[used:] = True
@@ -204,13 +209,13 @@ def _solve_tile(
     # Iteration -1 makes the starting point: unit slacks and multipliers, and the affine step from there.
     for iteration in range(-1, settings.max_iterations + 1):
         clear_sums(a)
-        begin(p, t, a, settings.regularization, iteration > 0)
+        begin_all(p, block, a, iteration > 0)
         if iteration == -1:
-            finish(p, t, a)
+            finish_all(p, block, a)
             _inner_start(t, rows)
             a.floor[:], a.second_share[:] = smoothing, 1.0
             continue
-        recourse_costs(p, t, a, costs)
+        costs_all(p, block, a)
         open_lanes = 0
         for lane in range(used):
             if finished[lane]:
@@ -248,16 +253,17 @@ def _solve_tile(
             return
         a.ratio[:], a.second[:] = 0.0, 0.0
         # A lane that only centers (share zero) ignores the second-order terms.
-        predict(p, t, a)
+        predict_all(p, block, a)
         for lane in range(lanes):
             product, count = a.product[lane], max(rows, 1)
             reach = min(1.0, 1.0 / a.ratio[lane]) if a.ratio[lane] > 0.0 else 1.0
             after = product + reach * (a.floor[lane] * count - product) + reach * reach * a.second[lane]
-            fraction = min(max(after / product, 0.0), 1.0) if a.second_share[lane] > 0.0 else 1.0
+            fraction = min(max(after / product, 0.0), 1.0)
             least = max(a.floor[lane], GAP_SHARE * settings.tolerance * unit[lane] / count)
-            a.barrier[lane] = max(product / count * fraction**3, least) - a.floor[lane]
+            share = min(fraction**3, MOST_CENTERING) if a.second_share[lane] > 0.0 else 1.0
+            a.barrier[lane] = max(product / count * share, least) - a.floor[lane]
             a.ratio[lane] = 0.0
-        finish(p, t, a)
+        finish_all(p, block, a)
         for lane in range(lanes):
             ratio = a.ratio[lane]
             length = 1.0 if ratio * 1.000001 < 1.0 else STEP_FRACTION / ratio
@@ -274,6 +280,7 @@ def adjoint_lanes(
     regularization: float,
     tiles: IntArray,
     lanes: int,
+    code: IntArray,
     point: LaneResults,
     gradient: FloatArray,
     step: LaneResults,
@@ -288,6 +295,7 @@ def adjoint_lanes(
         Written: changes of w, y and z; ``s`` is not used.
     """
     a = new_lanes(p, lanes)
+    a.regularization[:] = regularization
     work = new_work(p, 1, lanes)
     w, y = np.empty((1, p.num_recourse, lanes)), np.empty((1, p.num_equalities, lanes))
     z, s = np.empty((1, p.num_inequalities, lanes)), np.empty((1, p.num_inequalities, lanes))
@@ -295,25 +303,28 @@ def adjoint_lanes(
     for tile in tiles:
         start = tile * lanes
         d = pack_lanes(c, weight, start, lanes)
+        block = new_block(d, w, y, z, s, work, a, code)
         t = tile_of(d, w, y, z, s, work, 0)
+        # Nothing is to be moved: the last tile's adjoint must not be taken for a step.
+        t.dw[:], t.dy[:], t.work_z[:], t.work_s[:] = 0.0, 0.0, 0.0, 0.0
         for lane in range(lanes):
             member = min(start + lane, total - 1)
             t.w[:, lane], t.y[:, lane] = point.w[member], point.y[member]
             t.z[:, lane], t.s[:, lane] = point.z[member], point.s[member]
         clear_sums(a)
-        begin(p, t, a, regularization, False)
+        begin_all(p, block, a, False)
         t.affine[:] = 0.0
         for lane in range(lanes):
             member = min(start + lane, total - 1)
             for col in range(p.num_recourse):
                 t.affine[p.position[col], lane] = -gradient[member, col]
-        adjoint_forward(p, t, a)
-        adjoint_backward(p, t, a)
+        adjoint_forward_all(p, block, a)
+        adjoint_backward_all(p, block, a)
         for lane in range(min(lanes, total - start)):
             member = start + lane
             for col in range(p.num_recourse):
-                step.w[member, col] = a.nodes[p.position[col], lane]
+                step.w[member, col] = t.dw[col, lane]
             for row in range(p.num_equalities):
-                step.y[member, row] = a.nodes[p.position[p.num_recourse + row], lane]
+                step.y[member, row] = t.dy[row, lane]
             for row in range(p.num_inequalities):
                 step.z[member, row] = t.work_z[row, lane]

@@ -101,6 +101,8 @@ class Lanes(NamedTuple):
     ratio: FloatArray
     """(lanes,): one over the longest step."""
     off_center: FloatArray
+    regularization: FloatArray
+    """(lanes,): added to pivots."""
     nodes: FloatArray
     """(nodes, lanes) scratch."""
     gradient: FloatArray
@@ -510,6 +512,29 @@ def finish(p: Pattern, t: Tile, a: Lanes) -> None:
 
 
 @njit(**OPTIONS)
+def adjoint_right_side(p: Pattern, t: Tile, a: Lanes, upstream: FloatArray) -> None:
+    """Minus the costs' gradient in w times ``upstream`` (lanes,), into ``affine``; R'w's part in x."""
+    lanes = t.w.shape[1]
+    c_shared, r_shared, q_shared = t.c.shape[1] == 1, t.R.shape[1] == 1, t.Q.shape[1] == 1
+    t.affine[:] = 0.0
+    for col in range(p.num_recourse):
+        node = p.position[col]
+        for lane in range(lanes):
+            t.affine[node, lane] -= upstream[lane] * t.c[col, 0 if c_shared else lane]
+    for e in range(p.q_row.shape[0]):
+        node, col = p.position[p.q_row[e]], p.q_col[e]
+        for lane in range(lanes):
+            t.affine[node, lane] -= upstream[lane] * t.Q[e, 0 if q_shared else lane] * t.w[col, lane]
+    for e in range(p.r_row.shape[0]):
+        row, col = p.r_row[e], p.r_col[e]
+        node = p.position[row]
+        for lane in range(lanes):
+            value = upstream[lane] * t.R[e, 0 if r_shared else lane]
+            t.affine[node, lane] -= value * a.x[col, lane]
+            a.second_x[col, lane] -= value * t.w[row, lane] * t.measure[0, lane]
+
+
+@njit(**OPTIONS)
 def adjoint_forward(p: Pattern, t: Tile, a: Lanes) -> None:
     """Forward elimination of the right-hand side in ``affine``; x's part is added to ``second_x``."""
     a.nodes[:] = t.affine
@@ -519,9 +544,13 @@ def adjoint_forward(p: Pattern, t: Tile, a: Lanes) -> None:
 
 @njit(**OPTIONS)
 def adjoint_backward(p: Pattern, t: Tile, a: Lanes) -> None:
-    """The adjoint of the nodes in ``nodes`` and of the inequality rows in ``work_z``, dx known."""
+    """The adjoint of w and y in ``dw`` and ``dy``, of the inequality rows in ``work_z``; dx known."""
     a.nodes[:] = t.affine
     back_substitute(p, t, a)
+    for col in range(p.num_recourse):
+        t.dw[col, :] = a.nodes[p.position[col]]
+    for row in range(p.num_equalities):
+        t.dy[row, :] = a.nodes[p.position[p.num_recourse + row]]
     for r in range(p.num_inequalities):
         row_changes(p, t, a, r)
         for lane in range(t.w.shape[1]):

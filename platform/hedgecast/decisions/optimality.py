@@ -30,8 +30,10 @@ class Optimality:
 
     def __init__(self, numbers: Numbers, risk: Risk, relaxation: float = 0.0) -> None:
         self.numbers, self.risk, self.relaxation = numbers, risk, relaxation
-        self.g = numbers.g + relaxation * (1.0 + numbers.g.abs())
-        self.k = numbers.k + relaxation * (1.0 + numbers.k.abs())
+        self.g, self.k = numbers.g, numbers.k
+        if relaxation > 0.0:
+            self.g = numbers.g + relaxation * (1.0 + numbers.g.abs())
+            self.k = numbers.k + relaxation * (1.0 + numbers.k.abs())
         self.neutral = risk.neutral
         self.worst = risk.alpha == 1.0
         self.base = numbers.relative * (1.0 if self.neutral else 1.0 - risk.beta)

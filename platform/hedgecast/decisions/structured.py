@@ -26,13 +26,12 @@ from hedgecast.decisions.scenario_blocks import analyze_blocks, pattern_key
 from hedgecast.decisions.single_scenario import (
     mean_scenario,
     merge_stages,
-    recourse_alone,
     split_stages,
     spread_over_scenarios,
 )
 from hedgecast.decisions.structured_solution import Details, Spread, StructuredSolution
 from hedgecast.programs.backend import MAX_ITERATIONS
-from hedgecast.programs.blocks import BlockProblem
+from hedgecast.programs.blocks import BlockProblem, recourse_alone
 from hedgecast.programs.risk import EXPECTATION, Risk
 from hedgecast.programs.solution import Verdict
 
@@ -326,6 +325,9 @@ def _valid_members(problem: BlockProblem, probabilities: Tensor, benchmarks: Ten
         valid = valid & torch.isfinite(benchmarks).all(dim=1)
         tensors = [getattr(problem, name).values for name in MATRIX_NAMES]
         tensors += [getattr(problem, name) for name in (*VECTOR_NAMES, "d")]
+        # One sum of everything first: it is finite where all is, short of overflow.
+        if bool(torch.isfinite(torch.stack([tensor.sum() for tensor in tensors]).sum())):
+            return valid
         for tensor in tensors:
             valid = valid & torch.isfinite(tensor).reshape(tensor.shape[0], -1).all(dim=1)
     return valid

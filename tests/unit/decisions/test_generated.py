@@ -1,0 +1,185 @@
+"""Generated passes against the interpreted ones, and the tapes that they are made of."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from hedgecast.decisions import compiled, kernels_emit
+from hedgecast.decisions.kernels_emit import COEFFICIENTS, LANES, generate, loops
+from hedgecast.decisions.kernels_passes import (
+    adjoint_backward_all,
+    adjoint_forward_all,
+    adjoint_right_side_all,
+    begin_all,
+    costs_all,
+    finish_all,
+    new_block,
+    new_lanes,
+    new_work,
+    pack_context,
+    predict_all,
+)
+from hedgecast.decisions.kernels_pattern import make_coefficients, make_pattern
+from hedgecast.decisions.kernels_tape import PASSES, Tape, components, tapes
+from hedgecast.decisions.scenario_blocks import analyze_blocks
+from hedgecast.decisions.structured import StructuredBackend
+
+
+def _pattern(problem):
+    return make_pattern(analyze_blocks(problem, has_risk=False), problem)
+
+
+def _varies(problem):
+    return tuple(values.varies for values in make_coefficients(problem))
+
+
+class State:
+    """One context's tiles with random variables, the same for the same seed."""
+
+    def __init__(self, problem, code, seed=0):
+        self.p, coefficients = _pattern(problem), make_coefficients(problem)
+        S = problem.num_scenarios
+        tiles = -(-S // LANES)
+        draws = np.random.default_rng(seed)
+        weight, measure = draws.uniform(0.5, 1.5, (1, S)), draws.uniform(0.5, 1.5, (1, S))
+        self.a, work = new_lanes(self.p, LANES), new_work(self.p, tiles, LANES)
+        d = pack_context(coefficients, 0, weight, measure, tiles, LANES)
+        rows = (self.p.num_recourse, self.p.num_equalities, self.p.num_inequalities)
+        w, y, z = (draws.standard_normal((tiles, count, LANES)) for count in rows)
+        s = draws.uniform(0.5, 2.0, z.shape)
+        for array in (*work[:4], work[10], self.a.x, self.a.dx):
+            array[:] = draws.standard_normal(array.shape)
+        self.a.length[:], self.a.floor[:], self.a.regularization[:] = 0.1, 0.05, 1e-9
+        self.a.barrier[:], self.a.second_share[:] = 0.2, 1.0
+        self.block = new_block(d, w, y, np.abs(z) + 0.5, s, work, self.a, code)
+
+    def sums(self):
+        names = ("hessian", "dual_x", "affine_x", "centering_x", "second_x", "primal", "dual", "product",
+                 "second", "ratio", "off_center")  # fmt: skip
+        return {name: getattr(self.a, name).copy() for name in names}
+
+    def iteration(self):
+        """Everything that an iteration and an adjoint leave behind, pass by pass."""
+        p, b, a = self.p, self.block, self.a
+        found = []
+
+        def note(*arrays):
+            found.extend(array.copy() for array in arrays)
+            found.extend(self.sums().values())
+
+        begin_all(p, b, a, True)
+        note(b.w, b.y, b.z, b.s, b.work[2], b.work[6], b.work[7], b.work[8])
+        a.ratio[:] = 0.0
+        predict_all(p, b, a)
+        note(b.work[7])
+        a.ratio[:] = 0.0
+        finish_all(p, b, a)
+        note(*b.work[:4])
+        costs_all(p, b, a)
+        note(b.work[9])
+        adjoint_right_side_all(p, b, a)
+        adjoint_forward_all(p, b, a)
+        note(b.work[7])
+        adjoint_backward_all(p, b, a)
+        note(*b.work[:3])
+        return found
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("varying", [True, False])
+def test_every_pass_equals_the_interpreted_one(problems, seed, varying):
+    problem, _ = problems.random(seed, B=1, S=11, n=3, m=4, equalities=seed % 3, varying=varying)
+    code = generate(_pattern(problem), _varies(problem))
+    generated = State(problem, code.addresses, seed).iteration()
+    interpreted = State(problem, np.zeros(len(PASSES), np.int64), seed).iteration()
+    assert len(generated) == len(interpreted)
+    for left, right in zip(generated, interpreted, strict=True):
+        scale = 1.0 + np.abs(right).max(initial=0.0)
+        np.testing.assert_allclose(left, right, rtol=1e-9, atol=1e-10 * scale)
+
+
+def _solve(problem, probabilities, smoothing):
+    leaf = problem.k.clone().requires_grad_()
+    object.__setattr__(problem, "k", leaf)
+    found = StructuredBackend().solve_blocks(problem, probabilities, tolerance=1e-8, smoothing=smoothing)
+    (found.x.sum() + found.scenario_costs.square().sum()).backward()
+    return found.x.detach(), found.scenario_costs.detach(), leaf.grad
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 1e-2])
+def test_solutions_and_gradients_are_the_same_without_generated_code(
+    problems, tensors, smoothing, monkeypatch
+):
+    paths = 2.0 + torch.rand(3, 13, 5, dtype=torch.float64, generator=tensors(1))
+    probabilities = torch.full((3, 13), 1.0 / 13, dtype=torch.float64)
+    generated = _solve(problems.schedule(paths), probabilities, smoothing)
+    monkeypatch.setattr(compiled, "generate", lambda pattern, varies: None)
+    interpreted = _solve(problems.schedule(paths), probabilities, smoothing)
+    for left, right in zip(generated, interpreted, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-6, atol=1e-6)
+
+
+def test_a_schedule_is_one_loop_over_its_hours(problems, tensors):
+    hours = 7
+    problem = problems.schedule(torch.rand(1, 3, hours, dtype=torch.float64, generator=tensors(2)))
+    pattern = _pattern(problem)
+    assert len(components(pattern)) == 2 * hours
+    found = loops(tapes(pattern, "begin"))
+    assert sorted(loop.count for loop in found) == [hours, hours]
+
+
+def test_tapes_with_uneven_rows_are_not_one_loop():
+    found = []
+    for row in (0, 1, 2, 5, 6):
+        tape = Tape()
+        tape.store("w", row, tape.mul(tape.load("w", row), tape.constant(2.0)))
+        found.append(tape.close())
+    assert [(loop.count, loop.operations[0].place) for loop in loops(found)] == [(3, ("w", 0)), (2, ("w", 5))]
+
+
+def test_components_share_no_node_and_no_row(problems):
+    problem, _ = problems.random(3, m=6, equalities=2, rows=5)
+    pattern = _pattern(problem)
+    found = components(pattern)
+    nodes = sorted(node for component in found for node in component.nodes)
+    rows = sorted(row for component in found for row in component.rows)
+    assert nodes == list(range(pattern.num_nodes))
+    assert rows == list(range(pattern.num_inequalities))
+
+
+def test_long_templates_are_left_to_the_interpreter(problems, monkeypatch):
+    problem, _ = problems.random(0)
+    monkeypatch.setattr(kernels_emit, "MOST_OPERATIONS", 10)
+    assert generate(_pattern(problem), _varies(problem)) is None
+
+
+def test_code_is_generated_once_for_all_threads(problems, tensors, monkeypatch):
+    made = []
+
+    def counted(pattern, varies):
+        made.append(dict(zip(COEFFICIENTS, varies, strict=True)))
+        return generate(pattern, varies)
+
+    monkeypatch.setattr(compiled, "generate", counted)
+    backend = StructuredBackend()
+    paths = torch.rand(2, 9, 4, dtype=torch.float64, generator=tensors(3))
+    probabilities = torch.full((2, 9), 1.0 / 9, dtype=torch.float64)
+    found = [None] * 8
+
+    def solve(place):
+        found[place] = backend.solve_blocks(problems.schedule(paths), probabilities).x
+
+    threads = [threading.Thread(target=solve, args=(place,)) for place in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1
+    assert made[0]["k"]
+    assert not made[0]["V"]
+    for x in found[1:]:
+        torch.testing.assert_close(x, found[0], rtol=0.0, atol=0.0)
