@@ -157,20 +157,20 @@ def _elastic(make_index: MakeIndex, problem: BlockProblem) -> tuple[Tensor, Tens
     num_w, num_v = problem.W.shape[0], problem.V.shape[0]
     relaxed = dataclasses.replace(
         problem,
-        P=_blank(problem, (n + 1, n + 1)),
+        P=SparseMatrix.empty(n + 1, n + 1, problem.q),
         q=torch.cat([empty(1, n), empty(1, 1) + 1.0], dim=1),
-        A=_blank(problem, (0, n + 1)),
+        A=SparseMatrix.empty(0, n + 1, problem.q),
         a=empty(1, 0),
         G=_nonnegative_last(_stack_rows([problem.G, problem.A, _negated(problem.A)], n, relax=True)),
         g=torch.cat([*_aligned([problem.g, problem.a, -problem.a]), empty(1, 1).expand(
             max(problem.g.shape[0], problem.a.shape[0]), 1)], dim=1),
-        Q=_blank(problem, problem.Q.shape),
-        R=_blank(problem, (problem.num_recourse, n + 1)),
-        O=_blank(problem, (n + 1, n + 1)),
+        Q=SparseMatrix.empty(*problem.Q.shape, problem.q),
+        R=SparseMatrix.empty(problem.num_recourse, n + 1, problem.q),
+        O=SparseMatrix.empty(n + 1, n + 1, problem.q),
         o=empty(1, 1, n + 1),
         c=torch.zeros_like(problem.c[:1, :1]),
-        T=_blank(problem, (0, n + 1)),
-        W=_blank(problem, (0, problem.num_recourse)),
+        T=SparseMatrix.empty(0, n + 1, problem.q),
+        W=SparseMatrix.empty(0, problem.num_recourse, problem.q),
         h=empty(1, 1, 0),
         U=_stack_rows([problem.T, _negated(problem.T), problem.U], n, relax=True),
         V=_stack_rows([problem.W, _negated(problem.W), problem.V], problem.num_recourse, relax=False),
@@ -211,7 +211,7 @@ def _has_ray(make_index: MakeIndex, problem: BlockProblem, probabilities: Tensor
         O=stiff(problem.O),
         e=problem.e.new_zeros(1, 1),
         h=problem.h.new_zeros(1, 1, problem.h.shape[2]),
-        U=_stack_rows([problem.U, _blank(problem, (2 * m, n))], n, relax=False),
+        U=_stack_rows([problem.U, SparseMatrix.empty(2 * m, n, problem.q)], n, relax=False),
         V=_stack_rows([problem.V, _identity(problem, m, 1.0), _identity(problem, m, -1.0)], m, relax=False),
         k=torch.cat([problem.k.new_zeros(1, 1, problem.k.shape[2]), problem.k.new_ones(1, 1, 2 * m)], dim=2),
     )
@@ -235,11 +235,6 @@ def _solve(
     limits = Limits(tolerance=tolerance, max_iterations=MAX_ITERATIONS)
     outcome = follow_central_path(make_index(problem, not risk.neutral), numbers, risk, limits)
     return outcome, numbers.measure / numbers.cost_scale[:, None]
-
-
-def _blank(problem: BlockProblem, shape: tuple[int, int]) -> SparseMatrix:
-    index = problem.P.rows.new_zeros(0)
-    return SparseMatrix(index, index, shape, problem.q.new_zeros(1, 1, 0))
 
 
 def _identity(problem: BlockProblem, size: int, value: float) -> SparseMatrix:

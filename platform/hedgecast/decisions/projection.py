@@ -70,10 +70,6 @@ def _nearest(program: TwoStageProgram, inputs: Inputs, wish: Tensor, scale: Tens
     index = torch.arange(width, device=wish.device)
     linear = torch.nn.functional.pad(-curvature * wish, (0, size - width))
 
-    def empty(rows: int, cols: int) -> SparseMatrix:
-        none = index.new_zeros(0)
-        return SparseMatrix(none, none, (rows, cols), wish.new_zeros(1, 1, 0))
-
     return BlockProblem(
         num_contexts=wish.shape[0],
         num_scenarios=1,
@@ -84,16 +80,16 @@ def _nearest(program: TwoStageProgram, inputs: Inputs, wish: Tensor, scale: Tens
         a=full.a,
         G=full.G,
         g=full.g,
-        Q=empty(0, 0),
-        R=empty(0, size),
-        O=empty(size, size),
+        Q=SparseMatrix.empty(0, 0, wish),
+        R=SparseMatrix.empty(0, size, wish),
+        O=SparseMatrix.empty(size, size, wish),
         o=wish.new_zeros(1, 1, size),
         c=wish.new_zeros(1, 1, 0),
         e=wish.new_zeros(1, 1),
-        T=empty(0, size),
-        W=empty(0, 0),
+        T=SparseMatrix.empty(0, size, wish),
+        W=SparseMatrix.empty(0, 0, wish),
         h=wish.new_zeros(1, 1, 0),
-        U=empty(0, size),
-        V=empty(0, 0),
+        U=SparseMatrix.empty(0, size, wish),
+        V=SparseMatrix.empty(0, 0, wish),
         k=wish.new_zeros(1, 1, 0),
     )

@@ -24,18 +24,9 @@ def merge_stages(problem: BlockProblem) -> BlockProblem:
     Differentiable in every tensor. The probability of the one scenario must be one.
     """
     n, m = problem.num_first, problem.num_recourse
-    total = n + m
-    values = problem.q.new_zeros
-    return BlockProblem(
-        num_contexts=problem.num_contexts,
-        num_scenarios=1,
-        P=_empty(problem, 0, 0),
-        q=values(1, 0),
-        d=problem.d,
-        A=_empty(problem, 0, 0),
-        a=values(1, 0),
-        G=_empty(problem, 0, 0),
-        g=values(1, 0),
+    total, shift = n + m, (problem.A.shape[0], problem.G.shape[0])
+    return BlockProblem.of_block(
+        problem.num_contexts,
         Q=_place(
             (total, total),
             [
@@ -46,23 +37,19 @@ def merge_stages(problem: BlockProblem) -> BlockProblem:
                 (problem.Q, n, n),
             ],
         ),
-        R=_empty(problem, total, 0),
-        O=_empty(problem, 0, 0),
-        o=values(1, 1, 0),
         c=_join([(problem.q[:, None] + problem.o), problem.c]),
         e=problem.e,
-        T=_empty(problem, problem.A.shape[0] + problem.T.shape[0], 0),
         W=_place(
-            (problem.A.shape[0] + problem.T.shape[0], total),
-            [(problem.A, 0, 0), (problem.T, problem.A.shape[0], 0), (problem.W, problem.A.shape[0], n)],
+            (shift[0] + problem.T.shape[0], total),
+            [(problem.A, 0, 0), (problem.T, shift[0], 0), (problem.W, shift[0], n)],
         ),
         h=_join([problem.a[:, None], problem.h]),
-        U=_empty(problem, problem.G.shape[0] + problem.U.shape[0], 0),
         V=_place(
-            (problem.G.shape[0] + problem.U.shape[0], total),
-            [(problem.G, 0, 0), (problem.U, problem.G.shape[0], 0), (problem.V, problem.G.shape[0], n)],
+            (shift[1] + problem.U.shape[0], total),
+            [(problem.G, 0, 0), (problem.U, shift[1], 0), (problem.V, shift[1], n)],
         ),
         k=_join([problem.g[:, None], problem.k]),
+        d=problem.d,
     )
 
 
@@ -139,59 +126,6 @@ def spread_over_scenarios(
         weights=probabilities.detach(),
         certificate=mean.certificate.expand(B, S, 0),
     )
-
-
-def recourse_alone(problem: BlockProblem, x: Tensor) -> BlockProblem:
-    """B * S deterministic programs in w: every scenario's recourse with the first stage fixed at x (B, n).
-
-    Differentiable in every tensor and in x.
-    """
-    B, S = problem.num_contexts, problem.num_scenarios
-    column = x[:, None]
-
-    def times(matrix: SparseMatrix, vector: Tensor) -> Tensor:
-        """(1 or B, 1 or S, rows)."""
-        terms = matrix.values * vector[:, :, matrix.cols]
-        return terms.new_zeros(*terms.shape[:2], matrix.shape[0]).index_add(2, matrix.rows, terms)
-
-    def apart(values: Tensor) -> Tensor:
-        if values.shape[:2] == (1, 1):
-            return values
-        return values.expand(B, S, *values.shape[2:]).reshape(B * S, 1, *values.shape[2:])
-
-    def spread(matrix: SparseMatrix) -> SparseMatrix:
-        return dataclasses.replace(matrix, values=apart(matrix.values))
-
-    values = problem.q.new_zeros
-    in_x = 0.5 * times(problem.O, column) + problem.o
-    return BlockProblem(
-        num_contexts=B * S,
-        num_scenarios=1,
-        P=_empty(problem, 0, 0),
-        q=values(1, 0),
-        d=values(1),
-        A=_empty(problem, 0, 0),
-        a=values(1, 0),
-        G=_empty(problem, 0, 0),
-        g=values(1, 0),
-        Q=spread(problem.Q),
-        R=_empty(problem, problem.num_recourse, 0),
-        O=_empty(problem, 0, 0),
-        o=values(1, 1, 0),
-        c=apart(problem.c + times(problem.R, column)),
-        e=apart(problem.e + (in_x * column).sum(dim=2)),
-        T=_empty(problem, problem.T.shape[0], 0),
-        W=spread(problem.W),
-        h=apart(problem.h - times(problem.T, column)),
-        U=_empty(problem, problem.U.shape[0], 0),
-        V=spread(problem.V),
-        k=apart(problem.k - times(problem.U, column)),
-    )
-
-
-def _empty(problem: BlockProblem, rows: int, cols: int) -> SparseMatrix:
-    index = problem.P.rows.new_zeros(0)
-    return SparseMatrix(index, index, (rows, cols), problem.q.new_zeros(1, 1, 0))
 
 
 def _transpose(matrix: SparseMatrix) -> SparseMatrix:

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from hedgecast.core.errors import ProgramError
 from hedgecast.programs.backend import MAX_ITERATIONS, BlockBackend, Inputs, RawSolution, StageValue
-from hedgecast.programs.blocks import BlockProblem, SparseMatrix
-from hedgecast.programs.evaluate import decision_cost, multiply
+from hedgecast.programs.blocks import BlockProblem, SparseMatrix, recourse_alone
 from hedgecast.programs.risk import EXPECTATION, Risk
 from hedgecast.programs.solution import Verdict
-from hedgecast.programs.template import ScenarioBlock, Template
+from hedgecast.programs.template import Template
 
 if TYPE_CHECKING:
     from hedgecast.programs.program import TwoStageProgram
@@ -79,7 +78,12 @@ class ProgramBackend:
             raise ProgramError(f"backend {self.name!r} evaluates quadratic and linear stages only")
         with torch.enable_grad():
             arguments = [tensor.detach().requires_grad_() for tensor in (decision, uncertain, given)]
-            problem = fixed_decision(compiled.block, arguments[0], arguments[1][:, None, :], arguments[2])
+            # First-stage columns that are not the decision stand in no row and no cost of a scenario.
+            width = compiled.block.R.shape[1] - decision.shape[1]
+            problem = recourse_alone(
+                compiled.block.instantiate(arguments[1][:, None, :], arguments[2]),
+                torch.nn.functional.pad(arguments[0], (0, width)),
+            )
             with torch.no_grad():
                 found = self.blocks.solve_blocks(
                     detached(problem),
@@ -160,50 +164,6 @@ def _template(program: TwoStageProgram) -> Template:
     return program.template
 
 
-def fixed_decision(block: ScenarioBlock, decision: Tensor, uncertain: Tensor, given: Tensor) -> BlockProblem:
-    """The recourse alone, for decisions that are numbers: no first-stage column is left.
-
-    Parameters
-    ----------
-    block : ScenarioBlock
-    decision : Tensor
-        (M, N).
-    uncertain, given : Tensor
-        (M, S, D) and (M, K).
-    """
-    x = torch.nn.functional.pad(decision, (0, block.R.shape[1] - decision.shape[1]))
-    column = x[:, None, :]
-    Q, W, V = (pattern(uncertain, given) for pattern in (block.Q, block.W, block.V))
-    num_columns = block.num_columns
-
-    def empty(rows: int) -> SparseMatrix:
-        return SparseMatrix(Q.rows.new_zeros(0), Q.rows.new_zeros(0), (rows, 0), given.new_zeros(1, 1, 0))
-
-    return BlockProblem(
-        num_contexts=int(uncertain.shape[0]),
-        num_scenarios=int(uncertain.shape[1]),
-        P=empty(0),
-        q=given.new_zeros(1, 0),
-        d=given.new_zeros(1),
-        A=empty(0),
-        a=given.new_zeros(1, 0),
-        G=empty(0),
-        g=given.new_zeros(1, 0),
-        Q=Q,
-        R=empty(num_columns),
-        O=empty(0),
-        o=given.new_zeros(1, 1, 0),
-        c=block.c(uncertain, given) + multiply(block.R(uncertain, given), column),
-        e=decision_cost(block, x, uncertain, given),
-        T=empty(W.shape[0]),
-        W=W,
-        h=block.h(uncertain, given) - multiply(block.T(uncertain, given), column),
-        U=empty(V.shape[0]),
-        V=V,
-        k=block.k(uncertain, given) - multiply(block.U(uncertain, given), column),
-    )
-
-
 def detached(problem: BlockProblem) -> BlockProblem:
     """``problem`` without gradients."""
     changes: dict[str, Any] = {}
@@ -218,7 +178,7 @@ def detached(problem: BlockProblem) -> BlockProblem:
 
 def _lagrangian(problem: BlockProblem, w: Tensor, y: Tensor, z: Tensor) -> Tensor:
     """(M,) Lagrangian of the recourse at multipliers y of W w = h and z of V w <= k."""
-    curvature = (multiply(problem.Q, w) * w).sum(dim=2)
+    curvature = (problem.Q.times(w) * w).sum(dim=2)
     cost = problem.e + 0.5 * curvature + (problem.c * w).sum(dim=2)
-    cost = cost + (y * (multiply(problem.W, w) - problem.h)).sum(dim=2)
-    return (cost + (z * (multiply(problem.V, w) - problem.k)).sum(dim=2)).sum(dim=1)
+    cost = cost + (y * (problem.W.times(w) - problem.h)).sum(dim=2)
+    return (cost + (z * (problem.V.times(w) - problem.k)).sum(dim=2)).sum(dim=1)

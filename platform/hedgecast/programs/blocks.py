@@ -34,10 +34,21 @@ class SparseMatrix:
     values: Tensor
     """(1 or B, 1 or S, nnz): axis 1 is 1 for first-stage matrices."""
 
+    @classmethod
+    def empty(cls, rows: int, cols: int, like: Tensor) -> SparseMatrix:
+        """A matrix without entries, in the dtype and on the device of ``like``."""
+        none = torch.zeros(0, dtype=torch.int64, device=like.device)
+        return cls(none, none, (rows, cols), like.new_zeros(1, 1, 0))
+
     @property
     def num_nonzeros(self) -> int:
         """Entries in the pattern."""
         return int(self.rows.numel())
+
+    def times(self, vector: Tensor) -> Tensor:
+        """(B, S, rows) products with vectors (1 or B, 1 or S, cols); size 1 where nothing varies."""
+        terms = self.values * vector[..., self.cols]
+        return terms.new_zeros(*terms.shape[:2], self.shape[0]).index_add(2, self.rows, terms)
 
     def dense(self) -> Tensor:
         """(1 or B, 1 or S, rows, cols) dense copy, for tests and small templates."""
@@ -86,6 +97,34 @@ class BlockProblem:
     k: Tensor
     """(1 or B, 1 or S, rows of U)."""
 
+    @classmethod
+    def of_block(
+        cls,
+        num_contexts: int,
+        *,
+        Q: SparseMatrix,
+        c: Tensor,
+        e: Tensor,
+        W: SparseMatrix,
+        h: Tensor,
+        V: SparseMatrix,
+        k: Tensor,
+        d: Tensor | None = None,
+    ) -> BlockProblem:
+        """Deterministic programs: one scenario block each, nothing in the first stage but the constant d."""
+
+        def empty(rows: int) -> SparseMatrix:
+            return SparseMatrix.empty(rows, 0, c)
+
+        new = c.new_zeros
+        return cls(
+            num_contexts=num_contexts, num_scenarios=1,
+            P=empty(0), q=new(1, 0), d=new(1) if d is None else d,
+            A=empty(0), a=new(1, 0), G=empty(0), g=new(1, 0),
+            Q=Q, R=empty(Q.shape[0]), O=empty(0), o=new(1, 1, 0), c=c, e=e,
+            T=empty(W.shape[0]), W=W, h=h, U=empty(V.shape[0]), V=V, k=k,
+        )  # fmt: skip
+
     @property
     def num_first(self) -> int:
         """Columns of the first stage, n."""
@@ -105,3 +144,32 @@ class BlockProblem:
     def device(self) -> torch.device:
         """Of every tensor."""
         return self.q.device
+
+
+def recourse_alone(problem: BlockProblem, x: Tensor) -> BlockProblem:
+    """B * S deterministic programs in w: every scenario's recourse with the first stage fixed at x (B, n).
+
+    Differentiable in every tensor and in x.
+    """
+    B, S = problem.num_contexts, problem.num_scenarios
+    column = x[:, None]
+
+    def apart(values: Tensor) -> Tensor:
+        if values.shape[:2] == (1, 1):
+            return values
+        return values.expand(B, S, *values.shape[2:]).reshape(B * S, 1, *values.shape[2:])
+
+    def spread(matrix: SparseMatrix) -> SparseMatrix:
+        return dataclasses.replace(matrix, values=apart(matrix.values))
+
+    in_x = 0.5 * problem.O.times(column) + problem.o
+    return BlockProblem.of_block(
+        B * S,
+        Q=spread(problem.Q),
+        c=apart(problem.c + problem.R.times(column)),
+        e=apart(problem.e + (in_x * column).sum(dim=2)),
+        W=spread(problem.W),
+        h=apart(problem.h - problem.T.times(column)),
+        V=spread(problem.V),
+        k=apart(problem.k - problem.U.times(column)),
+    )

@@ -16,18 +16,10 @@ import torch
 from torch import Tensor
 
 from hedgecast.programs.backend import StageValue
-from hedgecast.programs.blocks import SparseMatrix
 from hedgecast.programs.template import ScenarioBlock
 
 # A bound crossed by less than this, relative to 1 + its size, is met.
 FEASIBILITY = 1e-6
-
-
-def multiply(matrix: SparseMatrix, vector: Tensor) -> Tensor:
-    """(B, S, rows) product of a batch of matrices with vectors (1 or B, 1 or S, cols)."""
-    terms = matrix.values * vector[..., matrix.cols]
-    out = terms.new_zeros(*terms.shape[:2], matrix.shape[0])
-    return out.index_add(2, matrix.rows, terms)
 
 
 def decision_cost(block: ScenarioBlock, decision: Tensor, uncertain: Tensor, given: Tensor) -> Tensor:
@@ -45,7 +37,7 @@ def decision_cost(block: ScenarioBlock, decision: Tensor, uncertain: Tensor, giv
     linear = (block.o(uncertain, given) * x).sum(dim=2)
     cost = block.e(uncertain, given) + linear
     if block.O.rows.size:
-        cost = cost + 0.5 * (multiply(block.O(uncertain, given), x) * x).sum(dim=2)
+        cost = cost + 0.5 * (block.O(uncertain, given).times(x) * x).sum(dim=2)
     return cost
 
 
@@ -99,8 +91,8 @@ class Separable:
         width = block.R.shape[1]
         if width > x.shape[2]:
             x = torch.nn.functional.pad(x, (0, width - x.shape[2]))
-        slope = block.c(uncertain, given) + multiply(block.R(uncertain, given), x)
-        slack = block.k(uncertain, given) - multiply(block.U(uncertain, given), x)
+        slope = block.c(uncertain, given) + block.R(uncertain, given).times(x)
+        slack = block.k(uncertain, given) - block.U(uncertain, given).times(x)
         cost = decision_cost(block, x[:, 0], uncertain, given)
         lone = torch.as_tensor(self.coefficient == 0, device=x.device)
         factor = torch.as_tensor(np.where(self.coefficient == 0, 1.0, self.coefficient)).to(x)

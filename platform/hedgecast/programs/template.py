@@ -74,6 +74,33 @@ class ScenarioBlock:
         """Equality and inequality rows of one scenario."""
         return self.T.shape[0] + self.U.shape[0]
 
+    def instantiate(self, uncertain: Tensor, given: Tensor) -> BlockProblem:
+        """The numbers for uncertain (B, S, D) and given (1 or B, K), with free first-stage columns."""
+        n, new = self.R.shape[1], given.new_zeros
+        return BlockProblem(
+            num_contexts=int(uncertain.shape[0]),
+            num_scenarios=int(uncertain.shape[1]),
+            P=SparseMatrix.empty(n, n, given),
+            q=new(1, n),
+            d=new(1),
+            A=SparseMatrix.empty(0, n, given),
+            a=new(1, 0),
+            G=SparseMatrix.empty(0, n, given),
+            g=new(1, 0),
+            Q=self.Q(uncertain, given),
+            R=self.R(uncertain, given),
+            O=self.O(uncertain, given),
+            o=self.o(uncertain, given),
+            c=self.c(uncertain, given),
+            e=self.e(uncertain, given),
+            T=self.T(uncertain, given),
+            W=self.W(uncertain, given),
+            h=self.h(uncertain, given),
+            U=self.U(uncertain, given),
+            V=self.V(uncertain, given),
+            k=self.k(uncertain, given),
+        )
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Template:
@@ -103,10 +130,8 @@ class Template:
         given : Tensor
             (1 or B, K), of the same dtype and device.
         """
-        block = self.scenario
-        return BlockProblem(
-            num_contexts=int(uncertain.shape[0]),
-            num_scenarios=int(uncertain.shape[1]),
+        return dataclasses.replace(
+            self.scenario.instantiate(uncertain, given),
             P=self.P(uncertain, given),
             q=self.q(uncertain, given)[:, 0],
             d=self.d(uncertain, given)[:, 0],
@@ -114,18 +139,6 @@ class Template:
             a=self.a(uncertain, given)[:, 0],
             G=self.G(uncertain, given),
             g=self.g(uncertain, given)[:, 0],
-            Q=block.Q(uncertain, given),
-            R=block.R(uncertain, given),
-            O=block.O(uncertain, given),
-            o=block.o(uncertain, given),
-            c=block.c(uncertain, given),
-            e=block.e(uncertain, given),
-            T=block.T(uncertain, given),
-            W=block.W(uncertain, given),
-            h=block.h(uncertain, given),
-            U=block.U(uncertain, given),
-            V=block.V(uncertain, given),
-            k=block.k(uncertain, given),
         )
 
 
