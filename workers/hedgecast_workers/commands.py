@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +16,7 @@ from hedgecast.service.backend import BundleReference
 from hedgecast.service.settings import load_settings
 from hedgecast_workers.local_service import host
 from hedgecast_workers.plan import ServePlan
+from hedgecast_workers.signals import signals_as_interrupts
 
 _POLL_SECONDS = 1.0
 
@@ -55,7 +54,7 @@ def serve(
     changes = {} if port is None else {"port": port}
     settings = load_settings(**changes)
     console = Console(stderr=True)
-    with _signals_as_interrupts(), tempfile.TemporaryDirectory(prefix="hedgecast-") as folder:
+    with signals_as_interrupts(), tempfile.TemporaryDirectory(prefix="hedgecast-") as folder:
         try:
             if bundle is not None:
                 reference = BundleReference(folder=bundle.resolve())
@@ -91,21 +90,3 @@ def _fetch(model: str, registry: str | None, folder: Path) -> BundleReference:
 
 def _announce(address: str, *, as_json: bool) -> None:
     print(json.dumps({"address": address}) if as_json else f"serving on {address}; Ctrl-C stops", flush=True)
-
-
-@contextlib.contextmanager
-def _signals_as_interrupts() -> Iterator[None]:
-    """The first SIGTERM or SIGINT raises KeyboardInterrupt; later ones do not disturb the clean-up."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
-
-    def interrupt(*_: object) -> None:
-        for number in numbers:
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    before = [signal.signal(number, interrupt) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
