@@ -381,8 +381,9 @@ class TwoStageProgram:
         tolerance : float, optional
             1e-8 in float64 and 1e-4 in float32 where left out.
         warm_start : bool
-            Start each call where the last one of the same sizes ended, where the backend can; for data that
-            change little from call to call.
+            Start each call where the thread's last one of the same sizes ended: for data that change little.
+            The structured backend does so on tensors (other devices, single precision, risk measures); its
+            compiled loops for expectations in double precision on the CPU start cold, and are faster so.
         """
         from hedgecast.programs.layer import DecisionLayer
 
