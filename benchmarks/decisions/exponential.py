@@ -20,6 +20,9 @@ import torch
 from small import CONFIG
 from torch import Tensor
 
+from hedgecast.diffusion.denoiser import Denoiser
+from hedgecast.diffusion.generator import Generator
+from hedgecast.diffusion.whitening import Whitening
 from hedgecast.learning.methods import fit_methods
 from hedgecast.learning.part import Part
 from hedgecast.programs.catalog.product_allocation import build_exponential, exponential_profits
@@ -28,11 +31,27 @@ NUM_PRODUCTS = 10
 LIMIT = 2.0
 OPTIMAL_AMOUNT = 0.54521
 POPULATION_OPTIMUM = 0.40056
-NUM_TRAIN, NUM_VALIDATION, NUM_FRESH = 2000, 100, 100_000
+NUM_TRAIN, NUM_VALIDATION, NUM_FRESH = 10_000, 200, 100_000
 COUNTS = (25, 200, 1000, 10_000)
 METHODS = ("ridge-residual", "gaussian", "diffusion", "diffusion-dfl")
+# Two modes in every product. Chosen on draws of their own (seeds 50 and 77), where with 10,000 scenarios
+# 3 sampler steps cost 0.866, 8 cost 0.402, 16 cost 0.399, 32 cost 0.398, and the optimum 0.392.
 SETTINGS = dataclasses.replace(
-    CONFIG, smoothing=0.0, epochs=120, joint_epochs=2, batch_days=32, scenarios=25, joint_learning_rate=3e-4
+    CONFIG,
+    generator=Generator.Config(
+        denoiser=Denoiser.Config(hidden=128, num_blocks=2),
+        whitening=Whitening.Config(conditional_size=False),
+        sampler_steps=16,
+    ),
+    learning_rate=2e-3,
+    epochs=40,
+    patience=12,
+    batch_days=128,
+    samples_per_day=8,
+    smoothing=0.0,
+    scenarios=25,
+    joint_epochs=1,
+    joint_learning_rate=3e-4,
 )
 
 

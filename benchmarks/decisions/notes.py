@@ -8,4 +8,16 @@ seconds and peak memory are shown. Settings were chosen on validation days alone
 test days were looked at.
 """
 
-NOTES: dict[str, str] = {}
+NOTES: dict[str, str] = {
+    "pjm-chosen": """
+The temperature is the source's column `temp_f_source`, constant over all test days; of all 149 features and
+their products the groups that help on the last 511 training days leave it out, and the choice from the 29
+others ends at the same groups, so this is the table of both. Kept: past load, holiday, daylight saving,
+season, day off, second harmonic, load by season. Published best: 3.153; field's floor about 3.0.
+
+Joint training is better than ridge-residual and than two-stage diffusion from 200 scenarios on; at 25 the
+interval holds zero, and scaled residuals cost less. It pays with realism: the central 90 % band holds 79 %
+instead of 89 % of hours at 200 scenarios, and CRPS rises by 7 %. The balance here is the plain weighted sum,
+with a task share of 0.9.
+""",
+}
