@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +18,7 @@ from rich.console import Console
 
 from hedgecast.client import Client, DecisionAnswer
 from hedgecast.commands.decide import answer_record, show
-from hedgecast.commands.models import show_checks
+from hedgecast.commands.models import show_checks, try_promotion
 from hedgecast.commands.steps import Steps
 from hedgecast.commands.tables import table_of
 from hedgecast.commands.workflow import (
@@ -28,13 +29,11 @@ from hedgecast.commands.workflow import (
     evaluate,
     fit_methods,
 )
-from hedgecast.core.errors import GateRefusedError
 from hedgecast.core.process import peak_memory_mib
 from hedgecast.data.clock import local_times
 from hedgecast.learning.methods.diffusion import Diffusion
 from hedgecast.learning.study import Study, read_study
 from hedgecast.registry.bundle import Bundle
-from hedgecast.registry.checks import gate_checks
 from hedgecast.registry.store import CANDIDATE, CHAMPION, ModelStore, ModelVersion
 from hedgecast.report.page import DayPicture, MethodRow, Page, write_report
 from hedgecast.service.backend import BundleReference
@@ -149,15 +148,15 @@ def run_demo(study: Study, output: Path, *, day: str, scenarios: int, console: C
 
 def _promote(bundle: Bundle, registry: Path, console: Console) -> tuple[ModelVersion, str | None]:
     """The registered version, and why it is not champion; None: it is."""
+    # A registry of its own for every run: the model of an earlier one is the same model, not better than it.
+    shutil.rmtree(registry, ignore_errors=True)
     store = ModelStore(registry)
     version = store.register(bundle)
-    checks = gate_checks(bundle.manifest.metrics)
-    show_checks(checks, console)
-    try:
-        return store.promote(version.reference, checks), None
-    except GateRefusedError as error:
-        console.print(f"  {error}; it is served as candidate")
-        return version, str(error)
+    outcome = try_promotion(store, version.reference)
+    show_checks(outcome.checks, console)
+    if outcome.refusal is not None:
+        console.print(f"  {outcome.refusal}; it is served as candidate")
+    return outcome.version, outcome.refusal
 
 
 def _ask(

@@ -12,17 +12,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from hedgecast.commands.models import show_checks
+from hedgecast.commands.models import show_checks, try_promotion
 from hedgecast.commands.steps import Steps
 from hedgecast.commands.workflow import BASELINE, Prepared, bundle_of, evaluate, fit_methods
-from hedgecast.core.errors import ConfigError, GateRefusedError
+from hedgecast.core.errors import ConfigError
 from hedgecast.core.process import peak_memory_mib
 from hedgecast.learning.fit import Trainer, train_here
 from hedgecast.learning.methods import check_method
 from hedgecast.learning.methods.diffusion import Diffusion
 from hedgecast.learning.study import Study, read_study
 from hedgecast.learning.trainers import TrainerOptions, remote_trainer
-from hedgecast.registry.checks import gate_checks
 from hedgecast.registry.store import ModelStore, default_home
 
 
@@ -103,19 +102,15 @@ def train(
         bundle = bundle_of(prepared, method, evaluation, output or Path(folder) / "bundle")
         store = ModelStore(registry)
         version = store.register(bundle, curves=method.history.curves())
-    checks = gate_checks(bundle.manifest.metrics)
-    show_checks(checks, console)
-    try:
-        version = store.promote(version.reference, checks)
-        refusal = None
-    except GateRefusedError as error:
-        refusal = str(error)
-    console.print(refusal or f"{version.reference} is now champion")
+        outcome = try_promotion(store, version.reference)
+    show_checks(outcome.checks, console)
+    console.print(str(outcome))
     if as_json:
         record = {
-            "model": dataclasses.asdict(version),
-            "champion": refusal is None,
-            "refusal": refusal,
+            "model": dataclasses.asdict(outcome.version),
+            "champion": outcome.refusal is None,
+            "refusal": outcome.refusal,
+            "checks": [check.to_dict() for check in outcome.checks],
             "counts": prepared.counts(),
             "training": bundle.manifest.training,
             "metrics": bundle.manifest.metrics,

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -28,10 +26,12 @@ from hedgecast.learning.task import Task
 from hedgecast.programs.catalog import load_program
 from hedgecast.programs.program import TwoStageProgram
 from hedgecast.registry.bundle import Bundle
-from hedgecast.registry.checks import COST_DIFFERENCE_LOW, COVERAGE, CRPS_RATIO, UNSOLVED_SHARE
+from hedgecast.registry.checks import BASELINE_PREFIX, TRANSFER_REGRET, UNSOLVED_SHARE
+from hedgecast.registry.evidence import ValidationDays, data_digest, program_digest
 from hedgecast.registry.package import package
 from hedgecast.regret.backtest import Backtest, Row, backtest
-from hedgecast.scenarios.realism import covered, crps
+from hedgecast.regret.transfer import second_program
+from hedgecast.scenarios.realism import Realism, realism_report
 from hedgecast.scenarios.scenario_set import ScenarioSet
 
 BASELINE = "ridge-residual"
@@ -72,6 +72,11 @@ class Prepared:
         """The study's program over ``num_steps`` steps."""
         return load_program(self.study.program, num_steps)
 
+    def second_program(self) -> Callable[[int], TwoStageProgram] | None:
+        """Number of steps to the second decision's program; None where the study has none."""
+        config = second_program(self.study.program, self.study.transfer)
+        return None if config is None else lambda num_steps: load_program(config, num_steps)
+
     def task(self) -> Task:
         """The same as a task; methods that read recent errors may read every day that was over."""
         return Task(
@@ -102,16 +107,6 @@ class Prepared:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Realism:
-    """How well one method's scenarios describe the days, over all real steps."""
-
-    crps: float
-    """Mean, in the unit of the data."""
-    coverage: float
-    """Share of steps inside the central 90 %; NaN for a single scenario."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
     """Methods on the same days at the same scenario count."""
 
@@ -119,10 +114,19 @@ class Evaluation:
     rows: tuple[Row, ...]
     realism: Mapping[str, Realism]
     sets: Mapping[str, ScenarioSet]
+    transfer: Mapping[str, Row]
+    """The second decision by method; empty where the study has none."""
 
     def records(self) -> list[dict[str, Any]]:
         """One plain record a method, for JSON."""
-        return [{**row.to_dict(), **dataclasses.asdict(self.realism[row.label])} for row in self.rows]
+        return [
+            {
+                **self.realism[row.label].to_dict(),
+                **row.to_dict(),
+                "transfer": self.transfer[row.label].to_dict() if row.label in self.transfer else None,
+            }
+            for row in self.rows
+        ]
 
 
 def fit_methods(
@@ -151,33 +155,71 @@ def evaluate(
     seed: int,
     console: Console,
 ) -> Evaluation:
-    """Costs, regret and realism of every method on the days of ``windows``."""
+    """Costs, regret, realism and transfer of every method on the days of ``windows``."""
     part = Part.of(windows)
     sets = {name: method.scenarios(part, count, seed) for name, method in methods.items()}
     with day_bars(console) as progress:
         found = backtest(windows, sets, prepared.program, baseline=BASELINE, progress=progress)
-    realism = {name: _realism(windows, scenarios) for name, scenarios in sets.items()}
-    return Evaluation(backtest=found, rows=found.table(seed), realism=realism, sets=sets)
+    realism = {name: realism_report(scenarios, windows.slots, seed=seed) for name, scenarios in sets.items()}
+    return Evaluation(
+        backtest=found,
+        rows=found.table(seed),
+        realism=realism,
+        sets=sets,
+        transfer=_transfer(prepared, windows, sets, seed),
+    )
+
+
+def _transfer(
+    prepared: Prepared, windows: Windows, sets: Mapping[str, ScenarioSet], seed: int
+) -> dict[str, Row]:
+    program_for = prepared.second_program()
+    if program_for is None:
+        return {}
+    found = backtest(windows, sets, program_for, baseline=BASELINE)
+    return {row.label: row for row in found.table(seed)}
 
 
 def validation_metrics(evaluation: Evaluation, name: str) -> dict[str, float]:
-    """What the gate reads, of method ``name`` on the validation days."""
+    """What the gate reads, of method ``name`` and of the baseline, on the validation days."""
     row = next(row for row in evaluation.rows if row.label == name)
-    baseline = next(row for row in evaluation.rows if row.is_baseline)
-    realism = evaluation.realism
-    return {
-        "cost": row.cost,
-        "cost_baseline": baseline.cost,
-        "regret": row.regret,
+    metrics = {
+        **_figures(evaluation, name),
         "cost_difference": row.difference.mean,
-        COST_DIFFERENCE_LOW: row.difference.low,
+        "cost_difference_low": row.difference.low,
         "cost_difference_high": row.difference.high,
-        "crps": realism[name].crps,
-        CRPS_RATIO: realism[name].crps / realism[baseline.label].crps,
-        COVERAGE: realism[name].coverage,
         # The backtest raises at a day without an optimal decision.
         UNSOLVED_SHARE: 0.0,
     }
+    baseline = _figures(evaluation, BASELINE)
+    return metrics | {BASELINE_PREFIX + key: value for key, value in baseline.items()}
+
+
+def _figures(evaluation: Evaluation, name: str) -> dict[str, float]:
+    row = next(row for row in evaluation.rows if row.label == name)
+    report = evaluation.realism[name].to_dict()
+    figures = {key: value for key, value in report.items() if isinstance(value, float)}
+    figures |= {"cost": row.cost, "regret": row.regret}
+    if name in evaluation.transfer:
+        figures[TRANSFER_REGRET] = evaluation.transfer[name].regret
+    return figures
+
+
+def validation_days(prepared: Prepared, evaluation: Evaluation, name: str) -> ValidationDays:
+    """The validation days of method ``name``, as a promotion compares them."""
+    windows, found = prepared.split.validation, evaluation.backtest
+    program = prepared.study.program
+    source = b"" if program.path is None else Path(program.path).read_bytes()
+    return ValidationDays(
+        days=found.days,
+        cost=found.method(name).costs,
+        best=found.best,
+        baseline_cost=found.method(BASELINE).costs,
+        baseline=BASELINE,
+        num_scenarios=found.method(name).num_scenarios,
+        data=data_digest(found.days, [windows.realized(row) for row in range(len(windows))]),
+        program=program_digest(program.to_dict(), source),
+    )
 
 
 def bundle_of(prepared: Prepared, method: Diffusion, evaluation: Evaluation, folder: Path) -> Bundle:
@@ -190,6 +232,7 @@ def bundle_of(prepared: Prepared, method: Diffusion, evaluation: Evaluation, fol
         context=prepared.validation.context[:_PARITY_DAYS],
         training=training_report(method, prepared.train, prepared.validation),
         metrics=validation_metrics(evaluation, method.name),
+        days=validation_days(prepared, evaluation, method.name),
     )
 
 
@@ -222,19 +265,4 @@ def _bars(console: Console) -> Progress:
         TimeElapsedColumn(),
         TextColumn("{task.fields[text]}"),
         console=console,
-    )
-
-
-def _realism(windows: Windows, scenarios: ScenarioSet) -> Realism:
-    paths = scenarios.paths.numpy()
-    scores, inside = [], []
-    for row in range(len(windows)):
-        members = windows.to_steps(paths[row], row).reshape(len(paths[row]), -1)
-        realized = windows.realized(row).reshape(-1)
-        scores.append(crps(members, realized))
-        inside.append(covered(members, realized))
-    single = scenarios.num_scenarios == 1
-    return Realism(
-        crps=float(np.concatenate(scores).mean()),
-        coverage=math.nan if single else float(np.concatenate(inside).mean()),
     )

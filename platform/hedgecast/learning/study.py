@@ -17,7 +17,9 @@ from hedgecast.core.config import Config
 from hedgecast.core.errors import ConfigError, HedgecastError
 from hedgecast.data.config import DataConfig, SplitConfig
 from hedgecast.learning.config import LearningConfig
+from hedgecast.learning.tuning import TuneConfig
 from hedgecast.programs.catalog import ProgramConfig
+from hedgecast.regret.transfer import TransferConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +36,11 @@ class Study(Config):
     """The decision program and its parameters."""
     learning: LearningConfig = dataclasses.field(default_factory=LearningConfig)
     """How scenarios are learned."""
+    tune: TuneConfig = dataclasses.field(default_factory=TuneConfig)
+    """What ``hedgecast tune`` searches."""
+    transfer: TransferConfig | None = None
+    """A second decision that scenarios are held against; left out: the program's default, see
+    `hedgecast.regret.transfer.second_program`."""
 
     def __post_init__(self) -> None:
         if not self.name or not all(character.isalnum() or character in "-_." for character in self.name):
@@ -75,7 +82,7 @@ def read_study(source: str | Path, changes: Sequence[str] = ()) -> Study:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is no TOML: {error}", file=str(path)) from error
-    for table in ("data", "program"):
+    for table in ("data", "program", "transfer"):
         _anchor(values, table, path.parent)
     for change in changes:
         _apply(values, change)

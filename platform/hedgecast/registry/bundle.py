@@ -3,6 +3,7 @@
     bundle.json      the manifest: versions, data and feature schema, program, metrics, checksums
     scenarios.onnx   context and noise to scenarios, in units of the data
     denoiser.onnx    one step of the denoiser
+    validation_days.parquet  cost of every validation day, which a promotion compares
     program.py       only when the program came from a file
     README.md        the model card
 
@@ -30,6 +31,7 @@ SCENARIOS_GRAPH = "scenarios.onnx"
 DENOISER_GRAPH = "denoiser.onnx"
 PROGRAM_FILE = "program.py"
 MODEL_CARD = "README.md"
+VALIDATION_DAYS = "validation_days.parquet"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,11 +85,14 @@ class Manifest(Config):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the manifest without its time and metrics: equal content, equal fingerprint."""
+        """SHA-256 of the manifest without time and measurements: equal content, equal fingerprint."""
         content = {
             key: value
             for key, value in self.to_dict().items()
             if key not in ("created_time", "metrics", "training")
+        }
+        content["files"] = {
+            name: digest for name, digest in self.files.items() if name not in (VALIDATION_DAYS, MODEL_CARD)
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

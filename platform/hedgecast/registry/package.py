@@ -18,10 +18,12 @@ from hedgecast.registry.bundle import (
     DENOISER_GRAPH,
     PROGRAM_FILE,
     SCENARIOS_GRAPH,
+    VALIDATION_DAYS,
     Bundle,
     write_bundle,
 )
 from hedgecast.registry.checks import DENOISER_PARITY, SCENARIO_PARITY
+from hedgecast.registry.evidence import ValidationDays
 from hedgecast.registry.export import export_graphs
 from hedgecast.version import __version__
 
@@ -37,6 +39,7 @@ def package(
     context: Tensor,
     training: Mapping[str, Any],
     metrics: Mapping[str, float],
+    days: ValidationDays,
 ) -> Bundle:
     """The bundle of a trained model, its graphs checked against torch.
 
@@ -56,6 +59,8 @@ def package(
         What the training run reports: days, losses, seconds.
     metrics : mapping
         Figures of the validation days.
+    days : ValidationDays
+        Their costs, which a promotion compares.
 
     Raises
     ------
@@ -63,7 +68,11 @@ def package(
         A graph differs from torch, or ``folder`` holds something else.
     """
     graphs = export_graphs(generator, context)
-    files = {SCENARIOS_GRAPH: graphs.scenarios, DENOISER_GRAPH: graphs.denoiser}
+    files = {
+        SCENARIOS_GRAPH: graphs.scenarios,
+        DENOISER_GRAPH: graphs.denoiser,
+        VALIDATION_DAYS: days.to_bytes(),
+    }
     if study.program.path is not None:
         files[PROGRAM_FILE] = Path(study.program.path).read_bytes()
     measured = {

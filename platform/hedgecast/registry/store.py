@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,8 @@ from typing import TYPE_CHECKING
 
 from hedgecast.core.errors import GateRefusedError, InputError, ModelNotFoundError
 from hedgecast.registry.bundle import Bundle
-from hedgecast.registry.checks import Check
+from hedgecast.registry.checks import Check, gate_checks
+from hedgecast.registry.evidence import ValidationDays
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -47,6 +49,18 @@ class ModelVersion:
     def reference(self) -> str:
         """``name@version``."""
         return f"{self.name}@{self.version}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Promotion:
+    """A promotion that was allowed, and why."""
+
+    version: ModelVersion
+    """The champion."""
+    checks: tuple[Check, ...]
+    """All hold."""
+    replaced: ModelVersion | None
+    """The champion before it; None: it is the first."""
 
 
 def default_home() -> Path:
@@ -116,32 +130,60 @@ class ModelStore:
         self._client.set_registered_model_alias(name, CANDIDATE, str(created.version))
         return self.resolve(f"{name}@{created.version}")
 
-    def promote(self, reference: str, checks: list[Check]) -> ModelVersion:
-        """The version that is now ``champion``.
+    def checks(self, reference: str) -> list[Check]:
+        """The promotion gate for the version that ``reference`` names, against the present champion.
+
+        Raises
+        ------
+        ModelNotFoundError
+            No such model, alias or version.
+        BundleError
+            One of both bundles is damaged or keeps no validation days.
+        InputError
+            The version is champion already.
+        """
+        version, champion = self.resolve(reference), self._champion(reference)
+        if champion is not None and champion.version == version.version:
+            raise InputError(
+                f"{version.reference} is champion already: name another version, or {CANDIDATE}",
+                model=version.reference,
+            )
+        with tempfile.TemporaryDirectory(prefix="hedgecast-") as folder:
+            bundle = self.fetch(version.reference, Path(folder))
+            days = ValidationDays.of(bundle)
+            present = None
+            if champion is not None:
+                present = ValidationDays.of(self.fetch(champion.reference, Path(folder)))
+        return gate_checks(bundle.manifest.metrics, days, present)
+
+    def promote(self, reference: str) -> Promotion:
+        """The version that is now ``champion``, and the checks that it passed.
 
         Parameters
         ----------
         reference : str
             ``name@candidate`` or ``name@version``.
-        checks : list of Check
-            What was measured of it; all must hold.
 
         Raises
         ------
         GateRefusedError
-            A check failed, or none was made; names each, its figure and its bound.
+            A check failed; names each, its figure and its bound. ``facts["checks"]`` are all that were made.
+        ModelNotFoundError, BundleError, InputError
+            As `checks`.
         """
-        version = self.resolve(reference)
+        version, replaced = self.resolve(reference), self._champion(reference)
+        checks = self.checks(version.reference)
         failed = [check for check in checks if not check.passed]
-        if failed or not checks:
-            why = "; ".join(str(check) for check in failed) or "no check was made"
+        if failed:
             raise GateRefusedError(
-                f"{version.reference} stays {', '.join(version.aliases) or 'without alias'}: {why}",
+                f"{version.reference} stays {', '.join(version.aliases) or 'without alias'}: "
+                f"{'; '.join(str(check) for check in failed)}",
                 model=version.reference,
                 failed=[check.name for check in failed],
+                checks=tuple(checks),
             )
         self._client.set_registered_model_alias(version.name, CHAMPION, str(version.version))
-        return self.resolve(version.reference)
+        return Promotion(self.resolve(version.reference), tuple(checks), replaced)
 
     def resolve(self, reference: str) -> ModelVersion:
         """The version that ``reference`` names.
@@ -216,6 +258,11 @@ class ModelStore:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         return dataclasses.replace(bundle, folder=target)
+
+    def _champion(self, reference: str) -> ModelVersion | None:
+        """The champion of the model that ``reference`` names a version of."""
+        known = self.versions(reference.partition("@")[0])
+        return next((version for version in known if CHAMPION in version.aliases), None)
 
     def _log_curves(self, run_id: str, curves: Mapping[str, Sequence[float]]) -> None:
         from mlflow.entities import Metric

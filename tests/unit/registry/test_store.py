@@ -3,9 +3,10 @@ from pathlib import Path
 import pytest
 
 from hedgecast.core.errors import GateRefusedError, InputError, ModelNotFoundError
-from hedgecast.registry.checks import Check, gate_checks
+from hedgecast.registry.bundle import VALIDATION_DAYS, Bundle, write_bundle
+from hedgecast.registry.evidence import ValidationDays
 from hedgecast.registry.store import ModelStore
-from hedgecast.testing import TinyModel
+from hedgecast.testing import TinyModel, made_up_days
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
@@ -15,13 +16,27 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
     return ModelStore(tmp_path_factory.mktemp("home"))
 
 
+def with_days(bundle: Bundle, folder: Path, *, days: ValidationDays, metrics: dict[str, float]) -> Bundle:
+    """A copy of ``bundle`` that measured something else."""
+    manifest = bundle.manifest.to_dict()
+    names = [name for name in manifest.pop("files") if name not in (VALIDATION_DAYS, "README.md")]
+    del manifest["format"]
+    manifest["metrics"] |= metrics
+    files = {name: (bundle.folder / name).read_bytes() for name in names}
+    return write_bundle(
+        folder, files={**files, VALIDATION_DAYS: days.to_bytes()}, card="# copy\n", manifest=manifest
+    )
+
+
 def test_versions_and_aliases(store: ModelStore, trained: TinyModel, tmp_path: Path) -> None:
     first = store.register(trained.bundle)
     assert (first.name, first.version, first.aliases) == ("tiny", 1, ("candidate",))
     second = store.register(trained.bundle)
     assert second.version == 2
-    champion = store.promote("tiny@candidate", gate_checks(trained.bundle.manifest.metrics))
-    assert champion.aliases == ("candidate", "champion")
+    promotion = store.promote("tiny@candidate")
+    assert promotion.version.aliases == ("candidate", "champion")
+    assert promotion.replaced is None
+    assert all(check.passed for check in promotion.checks)
     assert store.resolve("tiny").version == 2
     assert store.resolve("tiny@1").aliases == ()
     fetched = store.fetch("tiny@champion", tmp_path)
@@ -30,17 +45,39 @@ def test_versions_and_aliases(store: ModelStore, trained: TinyModel, tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["tiny-2"]
 
 
-def test_a_failed_check_leaves_the_champion(store: ModelStore, trained: TinyModel) -> None:
-    version = store.register(trained.bundle, name="gated")
-    bad = Check(name="coverage of the central 90 %", figure=0.5, bound=0.8, relation="at least")
+def test_a_failed_check_leaves_no_champion(store: ModelStore, trained: TinyModel, tmp_path: Path) -> None:
+    bad = with_days(trained.bundle, tmp_path / "bad", days=made_up_days(), metrics={"coverage": 0.5})
+    version = store.register(bad, name="gated")
     with pytest.raises(
         GateRefusedError, match=r"coverage of the central 90 % fails: 0.5, must be at least 0.8"
-    ):
-        store.promote(version.reference, [bad])
-    with pytest.raises(GateRefusedError, match="no check was made"):
-        store.promote(version.reference, [])
+    ) as refusal:
+        store.promote(version.reference)
+    assert refusal.value.facts["failed"] == ["coverage of the central 90 %"]
+    assert refusal.value.facts["checks"] == tuple(store.checks("gated@candidate"))
     with pytest.raises(ModelNotFoundError, match="no alias or version 'champion': versions \\[1\\]"):
         store.resolve("gated")
+
+
+def test_a_champion_is_replaced_only_by_a_better_one(
+    store: ModelStore, trained: TinyModel, tmp_path: Path
+) -> None:
+    first = store.register(trained.bundle, name="reigning")
+    store.promote(first.reference)
+    with pytest.raises(InputError, match="reigning@1 is champion already"):
+        store.promote("reigning@champion")
+    again = store.register(trained.bundle, name="reigning")
+    with pytest.raises(GateRefusedError, match="upper 95 % bound fails: 0, must be below 0"):
+        store.promote(again.reference)
+    assert store.resolve("reigning").version == 1
+    better = with_days(trained.bundle, tmp_path / "better", days=made_up_days(saved=20.0), metrics={})
+    promotion = store.promote(store.register(better, name="reigning").reference)
+    assert (promotion.version.version, promotion.version.aliases) == (3, ("candidate", "champion"))
+    assert promotion.replaced is not None
+    assert promotion.replaced.version == 1
+    assert store.resolve("reigning").version == 3
+    # Back to the first: it is shown worse now.
+    with pytest.raises(GateRefusedError, match="upper 95 % bound fails: 20, must be below 0"):
+        store.promote("reigning@1")
 
 
 def test_an_unknown_model_names_the_known(store: ModelStore, trained: TinyModel) -> None:

@@ -1,0 +1,134 @@
+"""What a model did on each validation day, kept in its bundle so that models can be compared by the day.
+
+An average says which model was cheaper; whether that is more than chance, only the days' paired differences
+say. They pair when both models decided the same days, with the same outcomes, at the same costs, from as many
+scenarios: the table carries a digest of each, and unlike tables are refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from hedgecast.core.errors import BundleError, ShapeError
+from hedgecast.registry.bundle import VALIDATION_DAYS, Bundle
+
+_METADATA = b"hedgecast"
+_COLUMNS = ("cost", "best", "baseline_cost")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ValidationDays:
+    """One model's validation, day by day."""
+
+    days: NDArray[np.datetime64]
+    """(D,) datetime64[D], in order."""
+    cost: NDArray[np.float64]
+    """(D,) realized cost of the model's decision."""
+    best: NDArray[np.float64]
+    """(D,) cost had the day been known."""
+    baseline_cost: NDArray[np.float64]
+    """(D,) realized cost of the baseline's decision."""
+    baseline: str
+    """Name of the baseline."""
+    num_scenarios: int
+    """Scenarios of each day."""
+    data: str
+    """SHA-256 of the days and what came true."""
+    program: str
+    """SHA-256 of the decision program and its parameters."""
+
+    def __post_init__(self) -> None:
+        for name in _COLUMNS:
+            values = getattr(self, name)
+            if values.shape != self.days.shape or not np.isfinite(values).all():
+                raise ShapeError(
+                    f"{name} of shape {values.shape}: must be finite, one a day, {len(self.days)} days"
+                )
+
+    @property
+    def regret(self) -> NDArray[np.float64]:
+        """(D,) realized regret of the model's decision."""
+        return np.asarray(self.cost - self.best)
+
+    def unlike(self, other: Self) -> tuple[str, ...]:
+        """What keeps the days of both from being paired; nothing: they can be."""
+        found = []
+        if self.days.shape != other.days.shape or (self.days != other.days).any():
+            found.append(f"days ({_span(self.days)}, the other's {_span(other.days)})")
+        elif self.data != other.data:
+            found.append("what came true on these days")
+        if self.program != other.program:
+            found.append("decision program or its costs")
+        if self.num_scenarios != other.num_scenarios:
+            found.append(f"scenarios ({self.num_scenarios}, the other's {other.num_scenarios})")
+        return tuple(found)
+
+    def to_bytes(self) -> bytes:
+        """The table as Parquet, the same bytes for the same values."""
+        about = {name: getattr(self, name) for name in ("baseline", "num_scenarios", "data", "program")}
+        table = pa.table(
+            {
+                "day": pa.array(self.days.astype("datetime64[D]")),
+                **{name: pa.array(getattr(self, name)) for name in _COLUMNS},
+            }
+        ).replace_schema_metadata({_METADATA: json.dumps(about, sort_keys=True).encode()})
+        buffer = io.BytesIO()
+        pa.parquet.write_table(table, buffer)
+        return buffer.getvalue()
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> Self:
+        """The table that ``bundle`` holds.
+
+        Raises
+        ------
+        BundleError
+            It holds none, or one that cannot be read.
+        """
+        path = bundle.folder / VALIDATION_DAYS
+        if VALIDATION_DAYS not in bundle.manifest.files:
+            raise BundleError(
+                f"{bundle.folder} holds no {VALIDATION_DAYS}: train it again, so that it can be compared by "
+                "the day",
+                file=VALIDATION_DAYS,
+            )
+        try:
+            table = pa.parquet.read_table(path)
+            about = json.loads(table.schema.metadata[_METADATA])
+            return cls(
+                days=table["day"].to_numpy().astype("datetime64[D]"),
+                **{name: table[name].to_numpy() for name in _COLUMNS},
+                **about,
+            )
+        except (pa.ArrowException, KeyError, TypeError, ValueError, ShapeError) as error:
+            raise BundleError(f"{path} cannot be read: {error}", file=VALIDATION_DAYS) from error
+
+
+def data_digest(days: NDArray[np.datetime64], realized: list[NDArray[np.float64]]) -> str:
+    """SHA-256 of days and of what came true on each: steps and series of every day, as float64."""
+    digest = hashlib.sha256()
+    for day, values in zip(days.astype("datetime64[D]"), realized, strict=True):
+        digest.update(f"{day} {values.shape}".encode())
+        digest.update(np.ascontiguousarray(values, dtype="<f8").tobytes())
+    return digest.hexdigest()
+
+
+def program_digest(program: Mapping[str, Any], source: bytes = b"") -> str:
+    """SHA-256 of a program's table and, where it came from a file, the file's bytes; units do not count."""
+    # The path says where the file lay, not what it holds.
+    content = {key: value for key, value in program.items() if key not in ("path", "units")}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode() + b"\0" + source).hexdigest()
+
+
+def _span(days: NDArray[np.datetime64]) -> str:
+    return f"{len(days)} from {days[0]} to {days[-1]}" if len(days) else "none"

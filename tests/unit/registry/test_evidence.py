@@ -1,0 +1,82 @@
+"""The table of validation days: what goes in comes out, and what was touched is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+
+from hedgecast.core.errors import BundleError, ShapeError
+from hedgecast.registry.bundle import VALIDATION_DAYS, Bundle
+from hedgecast.registry.evidence import ValidationDays, data_digest, program_digest
+from hedgecast.testing import TinyModel, made_up_days
+
+
+def test_a_bundle_gives_back_its_days(trained: TinyModel) -> None:
+    found, expected = ValidationDays.of(trained.bundle), made_up_days()
+    for field in dataclasses.fields(ValidationDays):
+        assert np.all(getattr(found, field.name) == getattr(expected, field.name)), field.name
+    assert found.regret == pytest.approx(expected.cost - expected.best)
+    assert found.unlike(expected) == ()
+
+
+def test_it_is_plain_parquet_and_the_same_bytes() -> None:
+    days = made_up_days()
+    table = pyarrow.parquet.read_table(io.BytesIO(days.to_bytes()))
+    assert table.column_names == ["day", "cost", "best", "baseline_cost"]
+    assert str(table["day"][0].as_py()) == "2021-07-01"
+    assert days.to_bytes() == made_up_days().to_bytes()
+
+
+def test_a_bundle_without_a_table_or_with_a_damaged_one_is_refused(
+    trained: TinyModel, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(trained.bundle.folder, tmp_path / "bundle"))
+    manifest = json.loads((folder / "bundle.json").read_text())
+    junk = b"PAR1 no table PAR1"
+    (folder / VALIDATION_DAYS).write_bytes(junk)
+    manifest["files"][VALIDATION_DAYS] = hashlib.sha256(junk).hexdigest()
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=r"validation_days\.parquet cannot be read"):
+        ValidationDays.of(Bundle.open(folder))
+    del manifest["files"][VALIDATION_DAYS]
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="train it again"):
+        ValidationDays.of(Bundle.open(folder))
+
+
+def test_measurements_do_not_change_a_bundles_fingerprint(trained: TinyModel) -> None:
+    manifest = trained.bundle.manifest
+    other = dataclasses.replace(manifest, files={**manifest.files, VALIDATION_DAYS: "0" * 64})
+    assert other.fingerprint == manifest.fingerprint
+    changed = dataclasses.replace(manifest, files={**manifest.files, "scenarios.onnx": "0" * 64})
+    assert changed.fingerprint != manifest.fingerprint
+
+
+def test_digests_see_what_matters_and_nothing_else() -> None:
+    days = np.datetime64("2021-01-01") + np.arange(2)
+    real = [np.arange(24.0), np.arange(23.0)]
+    digest = data_digest(days, real)
+    assert digest == data_digest(days.copy(), [values.copy() for values in real])
+    assert digest != data_digest(days + 1, real)
+    assert digest != data_digest(days, [real[0], real[1] + 1e-9])
+    # The same numbers cut at another place are other days.
+    assert digest != data_digest(days, [np.append(real[0], 0.0), real[1][1:]])
+    program = {"name": "x", "parameters": {"cost": 1.0}, "units": {"x": "GW"}}
+    assert program_digest(program) == program_digest({**program, "units": {}, "path": "/elsewhere.py"})
+    assert program_digest(program) != program_digest({**program, "parameters": {"cost": 2.0}})
+    assert program_digest(program, b"a") != program_digest(program, b"b")
+
+
+def test_a_day_without_a_cost_is_refused() -> None:
+    with pytest.raises(ShapeError, match="cost of shape"):
+        dataclasses.replace(made_up_days(), cost=np.full(84, np.nan))
+    with pytest.raises(ShapeError, match="baseline_cost of shape"):
+        dataclasses.replace(made_up_days(), baseline_cost=np.zeros(83))
