@@ -83,7 +83,8 @@ def task() -> Task:
         test=test,
         test_days=test,
         program_for=program,
-        # Costs are thousands: at a barrier of 1e-3 the layer left 4 of 49 validation weeks unsolved, at 0.1 none.
+        # Costs are thousands: at a barrier of 1e-3 the layer left 4 of 49 validation weeks unsolved, at 0.1
+        # none.
         config=dataclasses.replace(CONFIG, smoothing=0.1),
     )
 
