@@ -182,10 +182,18 @@ class CompiledSolver:
             found = self.index.generated[varies]
         return np.zeros(len(PASSES), np.int64) if found is None else found.addresses
 
-    def solve(self, limits: Limits) -> Outcome:
-        """The solution of every member; what the loops leave unsolved goes through the tensor path."""
+    def _work(self) -> tuple[FloatArray, ...]:
+        return new_work(self.pattern, self.tiles, self.lanes)
+
+    def solve(self, limits: Limits, warm: Iterate | None = None) -> Outcome:
+        """The solution of every member; what the loops leave unsolved goes through the tensor path.
+
+        ``warm`` holds interior points to start from; deterministic programs start cold all the same.
+        """
         B = self.numbers.num_contexts
         result, report, central = self._allocate(limits.smoothing is not None)
+        if warm is not None and not self.deterministic:
+            CompiledPoint(self.numbers.num_scenarios, result).put(torch.arange(B), warm)
         settings = Settings(limits.tolerance, limits.max_iterations, limits.smoothing or 0.0, _REGULARIZATION)
         if self.deterministic:
             lane_result, lane_central = _by_program(result), _by_program(central)
@@ -193,7 +201,8 @@ class CompiledSolver:
             _in_threads(
                 lambda part: solve_lanes(
                     self.pattern, self.coefficients, self.weight[:, 0], self.constant, settings, part,
-                    self.lanes, self.code, lane_result, lane_central, lane_report,
+                    self.lanes, self.code, new_work(self.pattern, 1, self.lanes), lane_result, lane_central,
+                    lane_report,
                 ),
                 self.tiles,
             )  # fmt: skip
@@ -201,7 +210,7 @@ class CompiledSolver:
             _in_threads(
                 lambda part: solve_contexts(
                     self.pattern, self.coefficients, self.first, self.weight, self.measure, settings, part,
-                    self.lanes, self.code, result, central, report,
+                    self.lanes, self.code, self._work(), warm is not None, result, central, report,
                 ),
                 B,
             )  # fmt: skip
@@ -227,11 +236,7 @@ class CompiledSolver:
             return Results(
                 np.empty((B, p.num_first)), np.empty((B, p.envelope.shape[0] - p.num_first)),
                 np.empty((B, num_rows)), np.empty((B, num_rows)),
-                # From torch, whose memory begins at a cache line.
-                *(
-                    torch.empty(shape[0], shape[1], count, shape[2], dtype=torch.float64).numpy()
-                    for count in rows
-                ),
+                *(aligned_zeros(shape[0], shape[1], count, shape[2]) for count in rows),
             )  # fmt: skip
 
         report = Report(
@@ -276,7 +281,7 @@ class CompiledSolver:
             _in_threads(
                 lambda part: adjoint_lanes(
                     p, self.coefficients, self.weight[:, 0], _ADJOINT_REGULARIZATION, part, self.lanes,
-                    self.code, _by_program(point.arrays), gradient, step,
+                    self.code, new_work(p, 1, self.lanes), _by_program(point.arrays), gradient, step,
                 ),
                 self.tiles,
             )  # fmt: skip
@@ -298,7 +303,7 @@ class CompiledSolver:
         _in_threads(
             lambda part: adjoint_contexts(
                 p, self.coefficients, self.first, self.weight, self.measure, _ADJOINT_REGULARIZATION, part,
-                self.lanes, self.code, point.arrays, in_x, in_costs, out,
+                self.lanes, self.code, self._work(), point.arrays, in_x, in_costs, out,
             ),
             B,
         )  # fmt: skip
@@ -306,6 +311,28 @@ class CompiledSolver:
         return (
             torch.from_numpy(out.x), w, torch.from_numpy(out.equality), torch.from_numpy(out.multiplier), y, z
         )  # fmt: skip
+
+
+def aligned_zeros(*shape: int) -> FloatArray:
+    """Zeros that begin at a cache line: a vector that straddles two costs two reads.
+
+    From numpy, which asks for huge pages where an array is large: with 100,000 scenarios each pass runs
+    over a gigabyte.
+    """
+    size = math.prod(shape)
+    buffer = np.zeros(size + 8)
+    skip = -(buffer.ctypes.data // 8) % 8
+    return buffer[skip : skip + size].reshape(shape)
+
+
+def new_work(p: Pattern, tiles: int, lanes: int) -> tuple[FloatArray, ...]:
+    """Working arrays of some tiles in the order of `tile_of`; then costs and upstream gradients."""
+    rows = p.num_inequalities
+    counts = (
+        p.num_recourse, p.num_equalities, rows, rows, rows, p.num_equalities,
+        p.num_nodes + p.num_entries, p.num_nodes, p.num_nodes, 1, 1,
+    )  # fmt: skip
+    return tuple(aligned_zeros(tiles, count, lanes) for count in counts)
 
 
 def _array(tensor: Tensor) -> FloatArray:

@@ -26,7 +26,6 @@ from hedgecast.decisions.kernels_passes import (
     begin_all,
     new_block,
     new_lanes,
-    new_work,
     pack_context,
     spread,
 )
@@ -72,6 +71,7 @@ def adjoint_contexts(
     members: IntArray,
     lanes: int,
     code: IntArray,
+    work: tuple[FloatArray, ...],
     point: Results,
     grad_x: FloatArray,
     grad_costs: FloatArray,
@@ -91,7 +91,7 @@ def adjoint_contexts(
         Written; w, y and z only where they have room.
     """
     n, size, tiles = p.num_first, p.envelope.shape[0], point.w.shape[1]
-    a, work = new_lanes(p, lanes), new_work(p, tiles, lanes)
+    a = new_lanes(p, lanes)
     a.regularization[:] = regularization
     hessian, gradient, factor = np.empty((n, n)), np.empty(n), np.zeros((size, size))
     accumulated, rhs = np.empty(p.hessian_row.shape[0]), np.empty(size)

@@ -31,7 +31,6 @@ from hedgecast.decisions.kernels_passes import (
     finish_all,
     new_block,
     new_lanes,
-    new_work,
     pack_context,
     predict_all,
     spread,
@@ -118,6 +117,8 @@ def solve_contexts(
     members: IntArray,
     lanes: int,
     code: IntArray,
+    work: tuple[FloatArray, ...],
+    warm: bool,
     result: Results,
     central: Results,
     report: Report,
@@ -137,18 +138,21 @@ def solve_contexts(
         Scenarios side by side.
     code : (passes,)
         Addresses of the template's generated passes; zeros where they are interpreted.
+    work : tuple of (tiles, entries, lanes)
+        Working arrays in the order of `tile_of`, then costs and upstream gradients.
+    warm : bool
+        Whether ``result`` holds interior points to start from.
     result, central, report
         Written at the contexts' places; ``central`` only with smoothing.
     """
     tiles = result.w.shape[1]
     a = new_lanes(p, lanes)
     a.regularization[:] = settings.regularization
-    work = new_work(p, tiles, lanes)
     for member in members:
         d = pack_context(c, member, weight, measure, tiles, lanes)
         w, y, z, s = result.w[member], result.y[member], result.z[member], result.s[member]
         block = new_block(d, w, y, z, s, work, a, code)
-        _solve_context(p, c, f, block, weight, measure, settings, member, a, result, central, report)
+        _solve_context(p, c, f, block, weight, measure, settings, member, a, warm, result, central, report)
 
 
 @njit(**OPTIONS)
@@ -216,6 +220,7 @@ def _solve_context(
     settings: Settings,
     member: int,
     a: Lanes,
+    warm: bool,
     result: Results,
     central: Results,
     report: Report,
@@ -252,12 +257,15 @@ def _solve_context(
     generated, table, tiles = begin_at != 0, np.int64(block.table.ctypes.data), w.shape[0]
     length, centering_only, stalled, waiting, best, floor = 0.0, True, 0, 0, np.inf, 0.0
     valued = False
-    w[:], y[:], z[:], s[:] = 0.0, 0.0, 1.0, 1.0
     # A step that is applied with length zero must be a number.
     work[0][:], work[1][:], work[2][:], work[3][:] = 0.0, 0.0, 0.0, 0.0
-    point.x[:], point.equality[:], point.multiplier[:], point.slack[:] = 0.0, 0.0, 1.0, 1.0
+    if warm:
+        centering_only, floor = False, scale * settings.smoothing
+    else:
+        w[:], y[:], z[:], s[:] = 0.0, 0.0, 1.0, 1.0
+        x[:], equality[:], multiplier[:], slack[:] = 0.0, 0.0, 1.0, 1.0
     # Iteration -1 makes the starting point: unit slacks and multipliers, and the affine step from there.
-    for iteration in range(-1, settings.max_iterations + 1):
+    for iteration in range(0 if warm else -1, settings.max_iterations + 1):
         a_length[:], a_floor[:] = length, floor
         spread(x, a_x)
         clear(a_hessian, a_dual_x, a_affine_x, a_centering_x, a_primal, a_dual, a_product, a_off_center)

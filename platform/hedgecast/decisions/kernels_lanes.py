@@ -29,7 +29,6 @@ from hedgecast.decisions.kernels_passes import (
     finish_all,
     new_block,
     new_lanes,
-    new_work,
     predict_all,
     tile_of,
 )
@@ -107,6 +106,7 @@ def solve_lanes(
     tiles: IntArray,
     lanes: int,
     code: IntArray,
+    work: tuple[FloatArray, ...],
     result: LaneResults,
     central: LaneResults,
     report: LaneReport,
@@ -128,12 +128,13 @@ def solve_lanes(
         Programs of a tile.
     code : (passes,)
         Addresses of the template's generated passes; zeros where they are interpreted.
+    work : tuple of (1, entries, lanes)
+        Working arrays of one tile.
     result, central, report
         Written at the programs' places; ``central`` only with smoothing.
     """
     a = new_lanes(p, lanes)
     a.regularization[:] = settings.regularization
-    work = new_work(p, 1, lanes)
     w, y = np.empty((1, p.num_recourse, lanes)), np.empty((1, p.num_equalities, lanes))
     z, s = np.empty((1, p.num_inequalities, lanes)), np.empty((1, p.num_inequalities, lanes))
     for tile in tiles:
@@ -281,6 +282,7 @@ def adjoint_lanes(
     tiles: IntArray,
     lanes: int,
     code: IntArray,
+    work: tuple[FloatArray, ...],
     point: LaneResults,
     gradient: FloatArray,
     step: LaneResults,
@@ -296,7 +298,6 @@ def adjoint_lanes(
     """
     a = new_lanes(p, lanes)
     a.regularization[:] = regularization
-    work = new_work(p, 1, lanes)
     w, y = np.empty((1, p.num_recourse, lanes)), np.empty((1, p.num_equalities, lanes))
     z, s = np.empty((1, p.num_inequalities, lanes)), np.empty((1, p.num_inequalities, lanes))
     total = point.w.shape[0]

@@ -150,11 +150,6 @@ def _rows(count: int, lanes: int) -> FloatArray:
 
 
 @njit(**OPTIONS)
-def _tiles(tiles: int, count: int, lanes: int) -> FloatArray:
-    return aligned(tiles * count * lanes).reshape(tiles, count, lanes)
-
-
-@njit(**OPTIONS)
 def new_lanes(p: Pattern, lanes: int) -> Lanes:
     """Sums and scratch of one thread."""
     n = p.num_first
@@ -164,20 +159,6 @@ def new_lanes(p: Pattern, lanes: int) -> Lanes:
         aligned(lanes), aligned(lanes), aligned(lanes), aligned(lanes), aligned(lanes), aligned(lanes),
         aligned(lanes), aligned(lanes), aligned(lanes), aligned(lanes), aligned(lanes),
         _rows(p.num_nodes, lanes), _rows(p.num_recourse, lanes), _rows(4, lanes),
-    )  # fmt: skip
-
-
-@njit(**OPTIONS)
-def new_work(p: Pattern, tiles: int, lanes: int) -> tuple[FloatArray, ...]:
-    """Working arrays of one context's tiles, in the order of `tile_of`; then costs and upstream gradients."""
-    rows = p.num_inequalities
-    return (
-        _tiles(tiles, p.num_recourse, lanes), _tiles(tiles, p.num_equalities, lanes),
-        _tiles(tiles, rows, lanes), _tiles(tiles, rows, lanes), _tiles(tiles, rows, lanes),
-        _tiles(tiles, p.num_equalities, lanes),
-        _tiles(tiles, p.num_nodes + p.num_entries, lanes),
-        _tiles(tiles, p.num_nodes, lanes), _tiles(tiles, p.num_nodes, lanes),
-        _tiles(tiles, 1, lanes), _tiles(tiles, 1, lanes),
     )  # fmt: skip
 
 

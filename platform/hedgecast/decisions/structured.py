@@ -16,11 +16,12 @@ from torch import Tensor
 from hedgecast.core.errors import ShapeError
 from hedgecast.decisions.block_factor import BlockIndex
 from hedgecast.decisions.block_numbers import Numbers, make_numbers
-from hedgecast.decisions.central_path import Limits, follow_central_path
+from hedgecast.decisions.central_path import Limits, follow_central_path, shifted_point
 from hedgecast.decisions.certificates import Findings, explain_failures, select_members
 from hedgecast.decisions.compiled import CompiledSolver, compiled_applies
 from hedgecast.decisions.implicit import MATRIX_NAMES, VECTOR_NAMES, Solved, differentiable
-from hedgecast.decisions.iterates import Iterate, Outcome, Quality
+from hedgecast.decisions.interior_point import Newton
+from hedgecast.decisions.iterates import Iterate, Outcome, Point, Quality
 from hedgecast.decisions.objective import first_cost_and_objective
 from hedgecast.decisions.scenario_blocks import analyze_blocks, pattern_key
 from hedgecast.decisions.single_scenario import (
@@ -68,7 +69,7 @@ class StructuredBackend:
         tolerance: float = 1e-8,
         max_iterations: int = MAX_ITERATIONS,
         smoothing: float = 0.0,
-        warm_start: Iterate | None = None,
+        warm_start: Point | None = None,
     ) -> StructuredSolution:
         """The solution of every member of the batch.
 
@@ -90,7 +91,7 @@ class StructuredBackend:
         smoothing : float
             Barrier, in the units of the costs, of the central-path point at which gradients are taken;
             the solution itself is exact. Zero takes them at the last iterate.
-        warm_start : Iterate, optional
+        warm_start : Point, optional
             ``warm`` of an earlier solution of the same template and sizes.
 
         Raises
@@ -164,7 +165,7 @@ class StructuredBackend:
         tolerance: float,
         max_iterations: int,
         smoothing: float,
-        warm_start: Iterate | None,
+        warm_start: Point | None,
     ) -> StructuredSolution:
         if problem.dtype == torch.float32:
             tolerance = max(tolerance, _SINGLE_TOLERANCE)
@@ -173,17 +174,20 @@ class StructuredBackend:
         valid = _valid_members(problem, probabilities, benchmarks).nonzero()[:, 0]
         with torch.no_grad():
             numbers = make_numbers(problem, probabilities, benchmarks)
+            start = None if warm_start is None else warm_start.iterate()
             if valid.numel() < problem.num_contexts:
                 numbers = numbers.select(valid)
-                warm_start = None if warm_start is None else warm_start.select(valid)
+                start = None if start is None else start.select(valid)
             compiled = None
             outcome = _nothing_solved(problem)
             if valid.numel() and self.compiled and compiled_applies(problem, index, risk):
                 part = problem if valid.numel() == problem.num_contexts else select_members(problem, valid)
                 compiled = CompiledSolver(part, index, numbers)
-                outcome = compiled.solve(limits)
+                if start is not None:
+                    start = shifted_point(Newton(index, numbers, risk), start)
+                outcome = compiled.solve(limits, start)
             elif valid.numel():
-                outcome = follow_central_path(index, numbers, risk, limits, warm_start)
+                outcome = follow_central_path(index, numbers, risk, limits, start)
             findings = explain_failures(
                 lambda part, has_risk: self._index(part, has_risk=has_risk),
                 problem, probabilities, risk, valid, outcome,
@@ -264,7 +268,7 @@ class StructuredBackend:
             weights=weights,
             infeasible_scenario=findings.scenarios,
             certificate=findings.certificate,
-            warm=point if isinstance(point, Iterate) and valid.numel() == B else None,
+            warm=point if valid.numel() == B and (compiled is None or problem.num_first) else None,
             details=Details(point, numbers, spread, keep),
         )
 

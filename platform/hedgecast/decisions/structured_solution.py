@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hedgecast.decisions.block_numbers import Numbers
-from hedgecast.decisions.iterates import Iterate, Point
+from hedgecast.decisions.iterates import Point
 from hedgecast.programs.blocks import BlockProblem
 
 
@@ -116,8 +116,9 @@ class StructuredSolution:
     """(B,) int64: a scenario that has no recourse whatever the decision, -1 where none is known."""
     certificate: Tensor
     """(B, S, rows of W then of V): Farkas multipliers of infeasible members, zero elsewhere."""
-    warm: Iterate | None
-    """Start of the next solve of nearby numbers; None after the compiled loops, which start cold faster."""
+    warm: Point | None
+    """Start of the next solve of nearby numbers; None after compiled deterministic programs, which start
+    cold."""
     details: Details | MergedDetails
     """What the properties below are read from."""
 

@@ -382,8 +382,7 @@ class TwoStageProgram:
             1e-8 in float64 and 1e-4 in float32 where left out.
         warm_start : bool
             Start each call where the thread's last one of the same sizes ended: for data that change little.
-            The structured backend does so on tensors (other devices, single precision, risk measures); its
-            compiled loops for expectations in double precision on the CPU start cold, and are faster so.
+            With one scenario on the CPU in double precision the structured backend starts cold.
         """
         from hedgecast.programs.layer import DecisionLayer
 

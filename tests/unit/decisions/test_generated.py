@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hedgecast.decisions import compiled, kernels_emit
+from hedgecast.decisions.compiled import new_work
 from hedgecast.decisions.kernels_emit import COEFFICIENTS, LANES, generate, loops
 from hedgecast.decisions.kernels_passes import (
     adjoint_backward_all,
@@ -19,7 +20,6 @@ from hedgecast.decisions.kernels_passes import (
     finish_all,
     new_block,
     new_lanes,
-    new_work,
     pack_context,
     predict_all,
 )
@@ -183,3 +183,16 @@ def test_code_is_generated_once_for_all_threads(problems, tensors, monkeypatch):
     assert not made[0]["V"]
     for x in found[1:]:
         torch.testing.assert_close(x, found[0], rtol=0.0, atol=0.0)
+
+
+def test_a_warm_start_ends_at_the_same_solution_in_fewer_iterations(problems, tensors):
+    generator = tensors(4)
+    paths = 2.0 + torch.rand(3, 40, 6, dtype=torch.float64, generator=generator)
+    near = paths + 1e-3 * torch.randn(paths.shape, dtype=torch.float64, generator=generator)
+    probabilities = torch.full((3, 40), 1.0 / 40, dtype=torch.float64)
+    backend = StructuredBackend()
+    last = backend.solve_blocks(problems.schedule(paths), probabilities, tolerance=1e-7)
+    cold = backend.solve_blocks(problems.schedule(near), probabilities, tolerance=1e-7)
+    warm = backend.solve_blocks(problems.schedule(near), probabilities, tolerance=1e-7, warm_start=last.warm)
+    torch.testing.assert_close(warm.objective, cold.objective, rtol=1e-6, atol=1e-6)
+    assert (warm.iterations < cold.iterations).all()
