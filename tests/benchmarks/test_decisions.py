@@ -13,7 +13,7 @@ import torch
 from hedgecast.programs.catalog import battery_storage, freight_routing, portfolio, product_allocation
 from hedgecast.programs.risk import Risk
 
-FOLDER = pathlib.Path(__file__).parents[3] / "benchmarks" / "decisions"
+FOLDER = pathlib.Path(__file__).parents[2] / "benchmarks" / "decisions"
 NAMES = {path.stem for path in FOLDER.glob("*.py")}
 
 
