@@ -275,7 +275,12 @@ def _page(
             "Cost is that of the decision on the real day; regret is cost less that had the day been known.",
             "Intervals: 95 %, paired by day against (b), blocks of 7 days. Below zero is better than (b).",
             "The point forecast is one scenario by nature; all others have the same number.",
+            "Ranks, ramps, autocorrelation: distance from what came true, 0 is right. AUC: of a classifier "
+            "of real days against scenarios, 0.5 when it cannot tell. Diversity: 1 is right. Transfer: "
+            "regret on a second decision at other costs.",
         ),
+        realism={_LABELS[label]: report for label, report in evaluation.realism.items()},
+        transfer={_LABELS[label]: second.regret for label, second in evaluation.transfer.items()},
     )
 
 

@@ -31,6 +31,7 @@ _REALISM_HEADINGS = {
     "autocorrelation_distance": "autocorrelation",
     "two_sample_auc": "AUC",
     "diversity_ratio": "diversity",
+    "transfer_regret": "second regret",
 }
 HEADLINES = ("crps", "coverage", "two_sample_auc", "diversity_ratio")
 """Realism figures for a narrow table: sharpness, honesty, likeness, variety."""

@@ -17,7 +17,9 @@ import numpy as np
 from matplotlib.dates import DateFormatter
 from matplotlib.figure import Figure
 
+from hedgecast.report.realism import realism_chart, realism_table
 from hedgecast.report.style import BLUE, GREEN, GREY, ORANGE, RED, picture
+from hedgecast.scenarios.realism import Realism
 
 _BANDS = ((0.025, 0.975, 0.15), (0.10, 0.90, 0.22), (0.25, 0.75, 0.30))
 
@@ -84,6 +86,10 @@ class Page:
     """Small tables: heading to name to value."""
     notes: Sequence[str] = ()
     """What the reader should know when reading the figures."""
+    realism: Mapping[str, Realism] = dataclasses.field(default_factory=dict)
+    """How real each method's scenarios are, by label; none: the page has no such section."""
+    transfer: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """Regret per day on the second decision, by label."""
 
 
 def write_report(folder: Path, page: Page) -> Path:
@@ -95,6 +101,8 @@ def write_report(folder: Path, page: Page) -> Path:
         "regret": regret_chart(page.day),
         "methods": methods_chart(page.rows),
     }
+    if page.realism:
+        figures["realism"] = realism_chart(page.realism)
     images = {}
     for name, figure in figures.items():
         path = folder / f"{name}.png"
@@ -188,6 +196,7 @@ th,td{padding:.4rem .6rem;border-bottom:1px solid #e5e7eb;text-align:right}
 th:first-child,td:first-child{text-align:left}thead th{border-bottom:2px solid #9ca3af}
 img{max-width:100%;height:auto}.lead{color:#374151}.note{color:#6b7280;font-size:.92rem}
 .base td{background:#f3f4f6}
+.wide{font-size:.85rem}.wide td,.wide th{padding:.35rem .3rem}
 .grid td{overflow-wrap:anywhere}
 .grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(17rem,1fr));gap:1.2rem}
 """
@@ -199,6 +208,12 @@ def _html(page: Page, images: Mapping[str, str]) -> str:
 
     facts = "".join(_fact_table(heading, table) for heading, table in page.facts.items())
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in page.notes)
+    realism = ""
+    if page.realism:
+        realism = (
+            f"<h2>How real the scenarios are</h2>{realism_table(page.realism, page.transfer)}"
+            f"{embedded('realism', 'rank histograms and coverage of each method')}"
+        )
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width,initial-scale=1">
@@ -214,6 +229,7 @@ def _html(page: Page, images: Mapping[str, str]) -> str:
 <h2>Over {page.num_days} test days, {page.num_scenarios} scenarios each</h2>
 {_method_table(page.rows)}
 {embedded("methods", "cost of each method less the baseline with intervals")}
+{realism}
 <ul class="note">{notes}</ul>
 <div class="grid">{facts}</div>
 </body></html>

@@ -1,9 +1,13 @@
+import dataclasses
 import re
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from hedgecast.report.page import DayPicture, MethodRow, Page, write_report
+from hedgecast.scenarios.realism import realism_report
+from hedgecast.scenarios.scenario_set import ScenarioSet
 
 
 def make_page() -> Page:
@@ -47,6 +51,18 @@ def test_the_page_is_one_file_with_its_pictures_inside(tmp_path: Path) -> None:
     assert not re.search(r'(src|href)="(?!data:)', text)
     for name in ("fan_chart", "schedule", "regret", "methods"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_realism_has_a_section_where_there_is_some(tmp_path: Path) -> None:
+    draws = np.random.default_rng(1)
+    paths, realized = draws.normal(size=(30, 20, 4, 1)), draws.normal(size=(30, 4, 1))
+    scenarios = ScenarioSet(paths=torch.from_numpy(paths), names=("load",), units=("GW",))
+    report = realism_report(scenarios, realized)
+    page = dataclasses.replace(make_page(), realism={"ridge": report}, transfer={"ridge": 3.25})
+    text = write_report(tmp_path, page).read_text()
+    assert text.count('src="data:image/png;base64,') == 5
+    assert f"<td>{report.diversity_ratio:.2f}</td><td>3.25</td>" in text
+    assert "How real the scenarios are" not in write_report(tmp_path, make_page()).read_text()
 
 
 def test_the_table_holds_the_numbers_that_came_in(tmp_path: Path) -> None:
