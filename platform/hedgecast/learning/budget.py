@@ -10,8 +10,10 @@ and noise, so that what a batch has by chance cancels. Excess is counted in marg
 
     c_i = (ratio_i - 1) / m_i - 1        -1: as the pretrained model, 0: at the bound                 (2)
 
-and averaged over steps with decay `Budget.Config.decay`. All gradients are scaled to the norm of noise
-matching's, which multiplies each multiplier of (1) by a ratio of norms and moves none of its solutions:
+and averaged over steps with decay `Budget.Config.decay`. Training days flatter a model that has learned
+them: once validation days have been scored, what c_i is higher there is added to it. All gradients are
+scaled to the norm of noise matching's, which multiplies each multiplier of (1) by a ratio of norms and moves
+none of its solutions:
 
     g = (g_task + sum_i u_i g_i) / (1 + sum_i u_i),     |g_task| = |g_i| = |g_noise|                  (3)
 
@@ -177,6 +179,7 @@ class Budget(nn.Module):
 
     multipliers: Tensor
     excess: Tensor
+    gap: Tensor
     steps: Tensor
 
     def __init__(self, config: Config, *, noise_margin: float) -> None:
@@ -185,11 +188,14 @@ class Budget(nn.Module):
         self.margins = (noise_margin, config.score_margin)
         self.register_buffer("multipliers", torch.zeros(2, dtype=torch.float64))
         self.register_buffer("excess", torch.zeros(2, dtype=torch.float64))
+        self.register_buffer("gap", torch.zeros(2, dtype=torch.float64))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def shares(self, realism: Realism, cosine: float, score_cosine: Callable[[], float]) -> Shares:
         """Equation (3), after the step's excess has been taken in."""
-        excess = self._averaged(realism)
+        decay, self.steps = self.config.decay, self.steps + 1
+        self.excess = decay * self.excess + (1.0 - decay) * self._excess_of(realism)
+        excess = self._average() + self.gap
         if self.config.rule == "lagrangian":
             weights = (self.multipliers + self.config.penalty * excess).clamp(min=0.0)
             self.multipliers = (self.multipliers + self.config.dual_rate * excess).clamp(min=0.0)
@@ -203,13 +209,21 @@ class Budget(nn.Module):
         total = 1.0 + noise + score
         return Shares(1.0 / total, noise / total, score / total)
 
-    def _averaged(self, realism: Realism) -> Tensor:
+    def take_in(self, realism: Realism) -> None:
+        """Correct the excess of later steps by what it is higher on validation days; after some steps."""
+        if int(self.steps):
+            self.gap = (self._excess_of(realism) - self._average()).clamp(min=0.0)
+
+    def _excess_of(self, realism: Realism) -> Tensor:
+        """Equation (2)."""
         ratios = torch.tensor([realism.noise_ratio, realism.score_ratio], dtype=torch.float64)
-        excess = (ratios - 1.0) / torch.tensor(self.margins, dtype=torch.float64) - 1.0
-        decay, self.steps = self.config.decay, self.steps + 1
-        self.excess = decay * self.excess + (1.0 - decay) * excess.to(self.excess)
+        excess: Tensor = (ratios - 1.0) / torch.tensor(self.margins, dtype=torch.float64) - 1.0
+        return excess.to(self.excess)
+
+    def _average(self) -> Tensor:
         # The average starts at zero, at the bound: divided by the weights' sum it starts where the model is.
-        return self.excess / (1.0 - decay ** int(self.steps))
+        average: Tensor = self.excess / (1.0 - self.config.decay ** int(self.steps))
+        return average
 
 
 def combined(

@@ -95,8 +95,8 @@ class LearningConfig(Config):
     where bfloat16 must be asked for and is slower unless the CPU has instructions for it (AMX, AVX512-BF16).
     Weights, statistics, solves and sums stay as they are."""
     noise_matching_margin: float = 0.05
-    """Largest noise-matching loss over the pretrained model's, less 1: the bound of the budget, and beyond it
-    on validation days no joint weights are kept."""
+    """Largest noise-matching loss over the pretrained model's, less 1: the bound of the budget. Beyond it, or
+    beyond ``budget.score_margin``, on validation days no joint weights are kept."""
     largest_unsolved_share: float = 0.05
     """Share of a step's days whose solve may fail; beyond it training stops."""
 

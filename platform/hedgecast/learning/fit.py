@@ -1,8 +1,8 @@
 """Training as a loop over explicit state: pretraining on noise matching, then jointly with the task loss.
 
 Both phases stop early and keep their best averaged weights on the validation days. The joint phase keeps
-only weights whose noise-matching loss stays within a stated share of the pretrained model's: a model
-that trades realism for a lower cost on the days it has seen is not kept.
+only weights whose noise-matching loss and energy score stay within stated margins of the pretrained
+model's: a model that trades realism for a lower cost on the days it has seen is not kept.
 
 `Fit` runs in this process and in every Ray Train worker alike: what changes is who shares its steps
 (`hedgecast.learning.parallel`). Between epochs all it knows is `Fit.state_dict`, and a run that goes on from
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from hedgecast.diffusion.generator import Generator
+from hedgecast.learning.budget import Realism
 from hedgecast.learning.config import LearningConfig
 from hedgecast.learning.history import History
 from hedgecast.learning.joint import JointPhase
@@ -29,7 +30,7 @@ from hedgecast.learning.parallel import ALONE, Workers
 from hedgecast.learning.precision import describe, product_type
 from hedgecast.learning.rates import rate_factor
 from hedgecast.learning.step import StepReport, training_step
-from hedgecast.learning.validation import Days, validation_cost, validation_noise_loss
+from hedgecast.learning.validation import Days, validation_cost, validation_noise_loss, validation_scores
 from hedgecast.programs.program import TwoStageProgram
 
 Progress = Callable[[str, int, int, str], None]
@@ -112,6 +113,11 @@ class Fit:
         """Whether there is no epoch left."""
         return self.pretrained is not None and (self.task is None or self.joint is not None)
 
+    @property
+    def kept(self) -> Weights:
+        """The weights that a run stopped now would keep: the same object until better ones are found."""
+        return self._phase.state.kept
+
     def run(
         self, progress: Progress | None = None, after_epoch: Callable[[Fit], None] | None = None
     ) -> Fitted:
@@ -188,6 +194,8 @@ class _PhaseState:
     """Their score."""
     start_noise_loss: float
     """Validation noise-matching loss before the phase."""
+    start_scores: tuple[float, float] | None
+    """Validation energy score and spread before the joint phase."""
     day_weights: Tensor | None
     """Of training days, for the estimator that needs them."""
     epoch: int = 0
@@ -237,6 +245,7 @@ class _Phase:
             kept=_weights(self.average),
             best=noise if cost is None else cost,
             start_noise_loss=noise,
+            start_scores=None if self.joint is None else self._validation_scores(seed),
             day_weights=weights,
         )
         self.begun = True
@@ -250,7 +259,7 @@ class _Phase:
         noise, cost = self._validate(state.seed)
         history.add_validation(noise, cost)
         score = noise if cost is None else cost
-        better = score < state.best and (cost is None or self._realistic(noise))
+        better = self._realistic(noise) and score < state.best
         state.waited = 0 if better else state.waited + 1
         if better:
             state.best, state.kept = score, _weights(self.average)
@@ -315,9 +324,23 @@ class _Phase:
         task = self.joint.task
         return noise, validation_cost(self.average, task, fit.validation, fit.config, seed, fit.workers)
 
+    def _validation_scores(self, seed: int) -> tuple[float, float]:
+        return validation_scores(self.average, self.fit.validation, seed, self.fit.workers)
+
     def _realistic(self, noise_loss: float) -> bool:
-        limit: float = self.state.start_noise_loss * (1.0 + self.fit.config.noise_matching_margin)
-        return noise_loss <= limit
+        """Whether the averaged weights are within both margins; the budget is told how far they are."""
+        state = self.state
+        if self.joint is None or state.start_scores is None:
+            return True
+        score, spread = self._validation_scores(state.seed)
+        realism = Realism(
+            noise_ratio=noise_loss / state.start_noise_loss,
+            score_ratio=score / state.start_scores[0],
+            diversity=spread / state.start_scores[1],
+        )
+        self.fit.history.add_realism(realism)
+        self.joint.take_in(realism)
+        return self.joint.acceptable(realism)
 
 
 def _weights(model: Generator) -> Weights:

@@ -20,6 +20,10 @@ class History:
     """Validation cost per day before the joint phase and after each of its epochs."""
     joint_noise_losses: list[float] = dataclasses.field(default_factory=list)
     """Validation noise-matching loss at the same points."""
+    joint_score_ratios: list[float] = dataclasses.field(default_factory=list)
+    """Validation energy score over the pretrained model's after each epoch of the joint phase."""
+    joint_diversities: list[float] = dataclasses.field(default_factory=list)
+    """Distance between two scenarios of a validation day over the pretrained model's at the same points."""
     training_noise_losses: list[float] = dataclasses.field(default_factory=list)
     """Mean noise-matching loss of the steps of each epoch of both phases."""
     training_task_losses: list[float] = dataclasses.field(default_factory=list)
@@ -61,6 +65,11 @@ class History:
             self.joint_noise_losses.append(noise_loss)
             self.task_losses.append(cost)
 
+    def add_realism(self, realism: Realism) -> None:
+        """Take in how real scenarios of validation days were after an epoch of the joint phase."""
+        self.joint_score_ratios.append(realism.score_ratio)
+        self.joint_diversities.append(realism.diversity)
+
     def set_best(self, epoch: int, *, joint: bool) -> None:
         """Note that the weights of ``epoch`` are kept."""
         if joint:
@@ -77,7 +86,7 @@ class History:
         found = {
             field.name: list(getattr(self, field.name))
             for field in dataclasses.fields(self)
-            if field.name.endswith("_losses")
+            if field.name.endswith(("_losses", "_ratios", "_diversities"))
         }
         for balance in self.balances:
             figures = dataclasses.asdict(balance)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from hedgecast.diffusion.generator import Generator
@@ -62,8 +63,10 @@ class JointPhase(nn.Module):
         noise = scene.draws.normal(self.config.budget.score_scenarios, model.dim)
         with torch.no_grad():
             earlier = noise_matching_by_day(self.pretrained, scene.context, scene.whitened, noising).mean()
-            score_before, spread_before = _scores(self.pretrained, scene, noise, None)
-        score, spread = _scores(model, scene, noise, self.config.grad_steps)
+            score_before, spread_before = path_scores(self.pretrained, scene.context, scene.realized, noise)
+        score, spread = path_scores(
+            model, scene.context, scene.realized, noise, grad_steps=self.config.grad_steps
+        )
         values = torch.stack([earlier, score_before, score.detach(), spread_before, spread.detach()])
         (means,) = workers.sum([scene.draws.share * values.double()])
         noise_before, energy_before, energy, apart_before, apart = means.tolist()
@@ -73,6 +76,16 @@ class JointPhase(nn.Module):
             diversity=apart / apart_before,
         )
         return found, score
+
+    def acceptable(self, realism: Realism) -> bool:
+        """Whether both constraints hold on days that were not trained on."""
+        noise_margin, score_margin = self.config.noise_matching_margin, self.config.budget.score_margin
+        return realism.noise_ratio <= 1.0 + noise_margin and realism.score_ratio <= 1.0 + score_margin
+
+    def take_in(self, realism: Realism) -> None:
+        """Let the budget know how real scenarios are on validation days; a fixed share does not listen."""
+        if isinstance(self.balance, Budget):
+            self.balance.take_in(realism)
 
     def day_weights(self, context: Tensor, whitened: Tensor, generator: torch.Generator) -> Tensor | None:
         """(B,) what `Batch.weight` must hold of all training days; None where the estimator needs none."""
@@ -89,13 +102,29 @@ class JointPhase(nn.Module):
         )
 
 
-def _scores(model: Generator, scene: Scene, noise: Tensor, grad_steps: int | None) -> tuple[Tensor, Tensor]:
-    """Mean energy score and spread over the own days, each slot in the size of its residuals on the day."""
-    paths = model.sample(scene.context, noise, grad_steps=grad_steps)
+def path_scores(
+    model: Generator,
+    context: Float[Tensor, "B C"],
+    realized: Float[Tensor, "B T F"],
+    noise: Float[Tensor, "B S D"],
+    *,
+    grad_steps: int | None = None,
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Mean energy score and spread over some days, each slot in the size of its residuals on the day.
+
+    Parameters
+    ----------
+    model : Generator
+    context, realized : Tensor
+        The days.
+    noise : Tensor
+        Of the scenarios.
+    grad_steps : int, optional
+        As in `Generator.sample`.
+    """
+    paths = model.sample(context, noise, grad_steps=grad_steps)
     whitening = model.whitening
-    size = whitening.size(whitening.standardized(scene.context.to(whitening.factor)))
+    size = whitening.size(whitening.standardized(context.to(whitening.factor)))
     scale = size * whitening.scale
-    score, spread = energy_score(
-        paths.flatten(2) / scale.unsqueeze(1), scene.realized.flatten(1).to(paths) / scale
-    )
+    score, spread = energy_score(paths.flatten(2) / scale.unsqueeze(1), realized.flatten(1).to(paths) / scale)
     return score.mean(), spread.mean()

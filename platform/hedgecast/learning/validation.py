@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hedgecast.diffusion.generator import Generator
 from hedgecast.learning.config import LearningConfig
+from hedgecast.learning.joint import path_scores
 from hedgecast.learning.objective import TaskLoss, noise_matching_loss
 from hedgecast.learning.parallel import ALONE, Workers, own_rows
 from hedgecast.learning.step import Batch, check_solved
@@ -62,6 +63,24 @@ def validation_noise_loss(
         total += float(loss) * (rows.stop - rows.start)
     (everyone,) = workers.sum([total])
     return float(everyone) / len(days)
+
+
+@torch.no_grad()
+def validation_scores(
+    model: Generator, days: Days, seed: int, workers: Workers = ALONE
+) -> tuple[float, float]:
+    """Energy score and spread of `SCENARIOS` scenarios a day over all ``days``: see `path_scores`."""
+    generator = torch.Generator().manual_seed(seed)
+    dtype = model.whitening.factor.dtype
+    noise = torch.randn(len(days), SCENARIOS, model.dim, generator=generator, dtype=dtype)
+    total = torch.zeros(2, dtype=torch.float64)
+    for rows in _chunks(len(days), workers):
+        found = path_scores(
+            model, days.context[rows], days.realized[rows], noise[rows].to(days.context.device)
+        )
+        total += torch.stack(found).double().cpu() * (rows.stop - rows.start)
+    score, spread = (workers.sum([total])[0] / len(days)).tolist()
+    return score, spread
 
 
 @torch.no_grad()

@@ -127,11 +127,26 @@ def test_descent_ends_at_the_constrained_optimum(rule: str, margin: float, best:
     assert float(point) == pytest.approx(best, abs=0.02)
 
 
+def test_what_validation_days_find_is_added_to_later_steps() -> None:
+    config = Budget.Config(decay=0.0, dual_rate=0.5)
+    budget = Budget(config, noise_margin=0.1)
+    budget.take_in(dataclasses.replace(SAME, noise_ratio=9.0))  # before any step: nothing to compare with
+    assert budget.shares(SAME, 0.0, lambda: 0.0).noise == 0.0
+    # Training says c = -1, validation c = 1: two margins more, so the next step counts as one beyond.
+    budget.take_in(dataclasses.replace(SAME, noise_ratio=1.2))
+    found = budget.shares(SAME, 0.0, lambda: 0.0)
+    assert found.noise / found.task == pytest.approx(1.0)
+    # A model that is more real on validation days than on training days gains nothing by it.
+    budget.take_in(dataclasses.replace(SAME, noise_ratio=0.5))
+    assert budget.gap.tolist() == [0.0, 0.0]
+
+
 def test_a_saved_budget_goes_on_as_if_it_had_not_stopped() -> None:
     over = dataclasses.replace(SAME, noise_ratio=1.2, score_ratio=1.05)
     first = Budget(Budget.Config(), noise_margin=0.1)
     for _ in range(3):
         first.shares(over, 0.0, lambda: 0.0)
+    first.take_in(dataclasses.replace(over, noise_ratio=1.4))
     second = Budget(Budget.Config(), noise_margin=0.1)
     second.load_state_dict(first.state_dict())
     assert second.shares(over, 0.0, lambda: 0.0) == first.shares(over, 0.0, lambda: 0.0)
