@@ -47,17 +47,18 @@ def test_backtest_prints_one_json_object(tmp_path: Path) -> None:
     result = run("backtest", str(study), "--methods", "point,ridge-residual", "--scenarios", "20", "--json")
     assert result.returncode == 0, result.stderr
     record = json.loads(result.stdout)
-    assert [row["label"] for row in record["methods"]] == ["point", "ridge-residual"]
-    assert record["methods"][1]["difference"] == {
-        "mean": 0.0, "low": 0.0, "high": 0.0, "level": 0.95, "num_days": 30, "block_days": 7,
-    }  # fmt: skip
-    assert len(record["days"]) == 30
-    assert record["counts"]["rows"] == 260 * 24
-    day = record["days"][0]
-    assert day["regret"]["point"] == pytest.approx(day["cost"]["point"] - day["best"])
+    assert [entry["label"] for entry in record["entries"]] == ["point", "ridge-residual"]
+    point, baseline = record["entries"]
+    assert (point["is_baseline"], baseline["is_baseline"]) == (False, True)
+    assert point["num_days"] == 30
+    assert point["difference"] == pytest.approx(point["cost"] - baseline["cost"])
+    assert record["pairs"][0]["difference"] == pytest.approx(-point["difference"])
+    assert record["facts"]["counts"]["rows"] == 260 * 24
+    assert not record["failures"]
 
 
 def test_an_unknown_method_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     result = run("backtest", str(write_tiny_study(tmp_path)), "--methods", "oracle")
     assert result.returncode == 2
-    assert "choose from point, ridge-residual, diffusion, diffusion-dfl" in result.stderr
+    assert "choose from point, ridge-residual, " in result.stderr
+    assert "diffusion-dfl" in result.stderr
