@@ -15,14 +15,16 @@ from rich.console import Console
 from hedgecast.commands.models import show_checks, try_promotion
 from hedgecast.commands.steps import Steps
 from hedgecast.commands.workflow import BASELINE, Prepared, bundle_of, evaluate, fit_methods
-from hedgecast.core.errors import ConfigError
+from hedgecast.core.errors import BundleError, ConfigError
 from hedgecast.core.process import peak_memory_mib
 from hedgecast.learning.fit import Trainer, train_here
 from hedgecast.learning.methods import check_method
 from hedgecast.learning.methods.diffusion import Diffusion
+from hedgecast.learning.methods.method import ScenarioMethod
 from hedgecast.learning.study import Study, read_study
 from hedgecast.learning.trainers import TrainerOptions, remote_trainer
-from hedgecast.registry.store import ModelStore, default_home
+from hedgecast.registry.registered import RegisteredModel
+from hedgecast.registry.store import CHAMPION, ModelStore, default_home
 
 
 def train(
@@ -84,25 +86,23 @@ def train(
     except KeyboardInterrupt:
         console.print("stopped; nothing is left running")
         raise typer.Exit(130) from None
-    with steps.step("validate"):
-        evaluation = evaluate(
-            prepared,
-            prepared.split.validation,
-            methods,
-            count=scenarios,
-            seed=config.learning.seed,
-            console=console,
-        )
     method = methods[name]
     assert isinstance(method, Diffusion)
-    with (
-        steps.step("export and register", waiting="tracing the graphs"),
-        tempfile.TemporaryDirectory(prefix="hedgecast-") as folder,
-    ):
-        bundle = bundle_of(prepared, method, evaluation, output or Path(folder) / "bundle")
-        store = ModelStore(registry)
-        version = store.register(bundle, curves=method.history.curves())
-        outcome = try_promotion(store, version.reference)
+    store = ModelStore(registry)
+    with tempfile.TemporaryDirectory(prefix="hedgecast-") as folder:
+        with steps.step("validate"):
+            evaluation = evaluate(
+                prepared,
+                prepared.split.validation,
+                {**methods, **_champion(store, prepared, Path(folder), console)},
+                count=scenarios,
+                seed=config.learning.seed,
+                console=console,
+            )
+        with steps.step("export and register", waiting="tracing the graphs"):
+            bundle = bundle_of(prepared, method, evaluation, output or Path(folder) / "bundle")
+            version = store.register(bundle, curves=method.history.curves())
+            outcome = try_promotion(store, version.reference)
     show_checks(outcome.checks, console)
     console.print(str(outcome))
     if as_json:
@@ -119,6 +119,20 @@ def train(
             "peak_memory_mib": peak_memory_mib(),
         }
         print(json.dumps(record))
+
+
+def _champion(
+    store: ModelStore, prepared: Prepared, folder: Path, console: Console
+) -> dict[str, ScenarioMethod]:
+    """The present champion as a method, so that both models decide the same days; none: an empty table."""
+    bundle = store.champion(prepared.study.name, folder)
+    if bundle is None:
+        return {}
+    try:
+        return {CHAMPION: RegisteredModel(bundle, prepared.schema, CHAMPION)}
+    except BundleError as error:
+        console.print(f"  the champion is not compared: {error}")
+        return {}
 
 
 def _trainer(

@@ -29,6 +29,7 @@ from hedgecast.registry.bundle import Bundle
 from hedgecast.registry.checks import BASELINE_PREFIX, TRANSFER_REGRET, UNSOLVED_SHARE
 from hedgecast.registry.evidence import ValidationDays, data_digest, program_digest
 from hedgecast.registry.package import package
+from hedgecast.registry.store import CHAMPION
 from hedgecast.regret.backtest import Backtest, Row, backtest
 from hedgecast.regret.transfer import second_program
 from hedgecast.scenarios.realism import Realism, realism_report
@@ -206,8 +207,12 @@ def _figures(evaluation: Evaluation, name: str) -> dict[str, float]:
 
 
 def validation_days(prepared: Prepared, evaluation: Evaluation, name: str) -> ValidationDays:
-    """The validation days of method ``name``, as a promotion compares them."""
+    """The validation days of method ``name``, as a promotion compares them.
+
+    Where a `RegisteredModel` stands among the methods as ``champion``, its costs are kept beside them.
+    """
     windows, found = prepared.split.validation, evaluation.backtest
+    reigning = evaluation.sets.get(CHAMPION)
     program = prepared.study.program
     source = b"" if program.path is None else Path(program.path).read_bytes()
     return ValidationDays(
@@ -219,6 +224,8 @@ def validation_days(prepared: Prepared, evaluation: Evaluation, name: str) -> Va
         num_scenarios=found.method(name).num_scenarios,
         data=data_digest(found.days, [windows.realized(row) for row in range(len(windows))]),
         program=program_digest(program.to_dict(), source),
+        champion="" if reigning is None else reigning.source,
+        champion_cost=None if reigning is None else found.method(CHAMPION).costs,
     )
 
 

@@ -4,8 +4,9 @@ Two questions, both answered on validation days alone.
 
 Is it cheaper? The first champion may not be shown worse than the study's baseline, ridge with residual
 scenarios. Whoever replaces a champion must be shown better than it: the 95 % interval of the days' paired
-differences, blocks of a week, lies below zero. So a model that is as good does not move a champion, and days,
-outcomes, costs or scenario counts that differ from the champion's allow no comparison.
+differences, blocks of a week, lies below zero. So a model that is as good does not move a champion. Training
+lets the champion decide the new model's validation days; where it did not, both models' own validation days
+are compared, and days, outcomes, costs or scenario counts that differ allow no comparison: train again.
 
 Are its scenarios real? A model can be cheap on one decision with scenarios that trick the solver, so scores,
 calibration, structure, a classifier and the regret on a second decision at other costs must all hold. Bounds

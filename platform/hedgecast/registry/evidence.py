@@ -3,6 +3,10 @@
 An average says which model was cheaper; whether that is more than chance, only the days' paired differences
 say. They pair when both models decided the same days, with the same outcomes, at the same costs, from as many
 scenarios: the table carries a digest of each, and unlike tables are refused.
+
+A model that is trained on later data has later validation days than the champion had. Then the champion's own
+table says nothing about them, so training lets the champion of that hour decide the new days too, by its
+served graph, and keeps its costs here.
 """
 
 from __future__ import annotations
@@ -24,6 +28,8 @@ from hedgecast.registry.bundle import VALIDATION_DAYS, Bundle
 
 _METADATA = b"hedgecast"
 _COLUMNS = ("cost", "best", "baseline_cost")
+_CHAMPION_COST = "champion_cost"
+_ABOUT = ("baseline", "num_scenarios", "data", "program", "champion")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,9 +52,15 @@ class ValidationDays:
     """SHA-256 of the days and what came true."""
     program: str
     """SHA-256 of the decision program and its parameters."""
+    champion: str = ""
+    """Fingerprint of the champion that decided the same days; empty: none did."""
+    champion_cost: NDArray[np.float64] | None = None
+    """(D,) realized cost of its decisions."""
 
     def __post_init__(self) -> None:
-        for name in _COLUMNS:
+        if (self.champion_cost is None) == bool(self.champion):
+            raise ShapeError("champion and champion_cost: give both or neither")
+        for name in self._columns:
             values = getattr(self, name)
             if values.shape != self.days.shape or not np.isfinite(values).all():
                 raise ShapeError(
@@ -56,9 +68,19 @@ class ValidationDays:
                 )
 
     @property
+    def _columns(self) -> tuple[str, ...]:
+        return _COLUMNS if self.champion_cost is None else (*_COLUMNS, _CHAMPION_COST)
+
+    @property
     def regret(self) -> NDArray[np.float64]:
         """(D,) realized regret of the model's decision."""
         return np.asarray(self.cost - self.best)
+
+    def of_champion(self, fingerprint: str) -> Self | None:
+        """These days as the champion ``fingerprint`` decided them; None where another one or none did."""
+        if self.champion_cost is None or self.champion != fingerprint:
+            return None
+        return dataclasses.replace(self, cost=self.champion_cost)
 
     def unlike(self, other: Self) -> tuple[str, ...]:
         """What keeps the days of both from being paired; nothing: they can be."""
@@ -75,11 +97,11 @@ class ValidationDays:
 
     def to_bytes(self) -> bytes:
         """The table as Parquet, the same bytes for the same values."""
-        about = {name: getattr(self, name) for name in ("baseline", "num_scenarios", "data", "program")}
+        about = {name: getattr(self, name) for name in _ABOUT}
         table = pa.table(
             {
                 "day": pa.array(self.days.astype("datetime64[D]")),
-                **{name: pa.array(getattr(self, name)) for name in _COLUMNS},
+                **{name: pa.array(getattr(self, name)) for name in self._columns},
             }
         ).replace_schema_metadata({_METADATA: json.dumps(about, sort_keys=True).encode()})
         buffer = io.BytesIO()
@@ -105,9 +127,10 @@ class ValidationDays:
         try:
             table = pa.parquet.read_table(path)
             about = json.loads(table.schema.metadata[_METADATA])
+            columns = [name for name in (*_COLUMNS, _CHAMPION_COST) if name in table.column_names]
             return cls(
                 days=table["day"].to_numpy().astype("datetime64[D]"),
-                **{name: table[name].to_numpy() for name in _COLUMNS},
+                **{name: table[name].to_numpy() for name in columns},
                 **about,
             )
         except (pa.ArrowException, KeyError, TypeError, ValueError, ShapeError) as error:

@@ -153,7 +153,10 @@ class ModelStore:
             days = ValidationDays.of(bundle)
             present = None
             if champion is not None:
-                present = ValidationDays.of(self.fetch(champion.reference, Path(folder)))
+                reigning = self.fetch(champion.reference, Path(folder))
+                # As training let it decide the candidate's days, else as it was validated itself.
+                measured = days.of_champion(reigning.manifest.fingerprint)
+                present = ValidationDays.of(reigning) if measured is None else measured
         return gate_checks(bundle.manifest.metrics, days, present)
 
     def promote(self, reference: str) -> Promotion:
@@ -184,6 +187,11 @@ class ModelStore:
             )
         self._client.set_registered_model_alias(version.name, CHAMPION, str(version.version))
         return Promotion(self.resolve(version.reference), tuple(checks), replaced)
+
+    def champion(self, name: str, folder: Path) -> Bundle | None:
+        """The bundle of the champion of model ``name``, copied into ``folder``; None: there is none."""
+        version = self._champion(name)
+        return None if version is None else self.fetch(version.reference, folder)
 
     def resolve(self, reference: str) -> ModelVersion:
         """The version that ``reference`` names.

@@ -32,7 +32,8 @@ from hedgecast.learning.part import Part
 from hedgecast.learning.study import read_study
 from hedgecast.registry.bundle import DENOISER_GRAPH, SCENARIOS_GRAPH, VALIDATION_DAYS, Bundle, write_bundle
 from hedgecast.registry.checks import DENOISER_PARITY, SCENARIO_PARITY
-from hedgecast.registry.store import ModelStore
+from hedgecast.registry.registered import RegisteredModel
+from hedgecast.registry.store import CHAMPION, ModelStore
 from hedgecast.scenarios.scenario_set import ScenarioSet
 from hedgecast.testing import make_tiny_model, write_tiny_study
 
@@ -211,6 +212,25 @@ def test_an_honest_better_model_replaces_the_champion(
     code, record = promote(tmp_path, "tiny@1")
     assert failures(record) == {"regret less the champion's"}
     assert code == 2
+
+
+def test_training_lets_the_champion_decide_the_new_days(
+    prepared: Prepared, bundle_for: Callable[[str], Bundle], tmp_path: Path
+) -> None:
+    # The tiny study's real graphs decide days that their own validation never held.
+    reigning = RegisteredModel(bundle_for("honest"), prepared.schema, CHAMPION)
+    ridge = fit_methods(prepared, (BASELINE,), Console(quiet=True))[BASELINE]
+    few = dataclasses.replace(
+        prepared,
+        split=dataclasses.replace(prepared.split, validation=prepared.split.test.select(slice(0, 8))),
+    )
+    methods: dict[str, ScenarioMethod] = {BASELINE: ridge, CHAMPION: reigning}
+    found = evaluate(few, few.split.validation, methods, count=20, seed=0, console=Console(quiet=True))
+    days = validation_days(few, found, BASELINE)
+    assert days.champion == reigning.bundle.manifest.fingerprint
+    rival = days.of_champion(days.champion)
+    assert rival is not None
+    assert rival.cost == pytest.approx(found.backtest.method(CHAMPION).costs)
 
 
 def test_the_terminal_shows_each_check(bundle_for: Callable[[str], Bundle], tmp_path: Path) -> None:

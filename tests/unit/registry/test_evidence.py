@@ -35,6 +35,23 @@ def test_it_is_plain_parquet_and_the_same_bytes() -> None:
     assert days.to_bytes() == made_up_days().to_bytes()
 
 
+def test_the_champions_costs_lie_beside_them() -> None:
+    days = made_up_days()
+    both = dataclasses.replace(days, champion="c" * 64, champion_cost=days.cost + 7.0)
+    rival = both.of_champion("c" * 64)
+    assert rival is not None
+    assert rival.cost == pytest.approx(days.cost + 7.0)
+    assert days.unlike(rival) == ()
+    assert both.of_champion("d" * 64) is None
+    assert days.of_champion("") is None
+    table = pyarrow.parquet.read_table(io.BytesIO(both.to_bytes()))
+    assert table.column_names[-1] == "champion_cost"
+    with pytest.raises(ShapeError, match="give both or neither"):
+        dataclasses.replace(days, champion="c" * 64)
+    with pytest.raises(ShapeError, match="champion_cost of shape"):
+        dataclasses.replace(both, champion_cost=np.zeros(3))
+
+
 def test_a_bundle_without_a_table_or_with_a_damaged_one_is_refused(
     trained: TinyModel, tmp_path: Path
 ) -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,26 @@ def test_a_champion_is_replaced_only_by_a_better_one(
     # Back to the first: it is shown worse now.
     with pytest.raises(GateRefusedError, match="upper 95 % bound fails: 20, must be below 0"):
         store.promote("reigning@1")
+
+
+def test_a_champion_that_decided_the_new_days_is_compared_on_them(
+    store: ModelStore, trained: TinyModel, tmp_path: Path
+) -> None:
+    first = store.register(trained.bundle, name="later")
+    store.promote(first.reference)
+    champion = store.champion("later", tmp_path)
+    assert champion is not None
+    assert store.champion("nothing", tmp_path) is None
+    # A later season: other days than the champion was validated on.
+    days = dataclasses.replace(made_up_days(saved=20.0), days=made_up_days().days + 365, data="5" * 64)
+    alone = with_days(trained.bundle, tmp_path / "alone", days=days, metrics={})
+    with pytest.raises(GateRefusedError, match="differences from the champion's validation"):
+        store.promote(store.register(alone, name="later").reference)
+    decided = dataclasses.replace(
+        days, champion=champion.manifest.fingerprint, champion_cost=days.baseline_cost
+    )
+    both = with_days(trained.bundle, tmp_path / "both", days=decided, metrics={})
+    assert store.promote(store.register(both, name="later").reference).version.version == 3
 
 
 def test_an_unknown_model_names_the_known(store: ModelStore, trained: TinyModel) -> None:
