@@ -136,7 +136,9 @@ def _entry(standing: Standing, trials: Sequence[Trial], count: int) -> Entry:
         is_baseline=standing.is_baseline,
         seed_costs=standing.seed_costs,
         seed_deviation=standing.seed_deviation,
-        realism={name: float(np.mean([found.realism[name] for found in tested])) for name in names},
+        realism={
+            name: float(np.mean([found.realism.get(name, np.nan) for found in tested])) for name in names
+        },
         train_seconds=float(np.mean([trial.train_seconds for trial in trials])),
         decide_seconds=float(np.mean([found.draw_seconds + found.solve_seconds for found in tested])),
         peak_memory_mib=max(trial.memory_mib["peak"] for trial in trials),

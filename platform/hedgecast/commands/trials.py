@@ -251,7 +251,9 @@ def _event(line: str) -> dict[str, Any] | None:
 def _digests(source: Mapping[str, Any]) -> list[str]:
     """SHA-256 of the files that a source reads: a changed table is another task."""
     study = source.get("study", {})
-    paths = [study.get(table, {}).get("path") for table in ("data", "program")] + [source.get("file")]
+    paths = [study.get(table, {}).get("path") for table in ("data", "program", "transfer")] + [
+        source.get("file")
+    ]
     return [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths if path is not None]
 
 

@@ -87,6 +87,7 @@ class Prepared:
             test_days=self.split.test,
             program_for=self.program,
             config=self.study.learning,
+            second_program_for=self.second_program(),
         )
 
     def counts(self) -> dict[str, Any]:

@@ -33,6 +33,8 @@ class Task:
     """How methods learn; seed and estimator are set for each run."""
     risk: Risk = EXPECTATION
     """What test decisions minimize."""
+    second_program_for: Callable[[int], TwoStageProgram] | None = None
+    """The same for a second decision, which no method trains on: see `hedgecast.regret.transfer`."""
 
     def program(self) -> TwoStageProgram:
         """The program over all slots of a day, which methods train through."""

@@ -22,11 +22,14 @@ from hedgecast.core.process import peak_memory_mib
 from hedgecast.learning.methods import fit_methods
 from hedgecast.learning.task import Task
 from hedgecast.regret.backtest import MethodResult, backtest
+from hedgecast.regret.metrics import regret
 from hedgecast.scenarios.realism import realism_report
 from hedgecast.scenarios.scenario_set import ScenarioSet
 
 Progress = Callable[[str, int, int, str], None]
 """Phase, done, in all, and a remark."""
+TRANSFER = "transfer_regret"
+"""Mean regret of the second decision, among the realism figures."""
 _RECORD, _DAYS = "trial.json", "days.npz"
 
 
@@ -192,13 +195,18 @@ def run_trial(
 
 
 def realism_figures(task: Task, scenarios: ScenarioSet) -> dict[str, float]:
-    """The figures of `realism_report` that are one number each, on the test days."""
+    """The figures of `realism_report` that are one number each, and regret on the second decision."""
     # The same classifier and ties for every method and seed: differences are the scenarios'.
     report = realism_report(scenarios, task.test.targets.numpy(), seed=0).to_dict()
     left_out = ("num_days", "num_days_left_out", "num_scenarios")
-    return {
+    figures = {
         name: value for name, value in report.items() if isinstance(value, float) and name not in left_out
     }
+    if task.second_program_for is not None:
+        label = scenarios.source
+        found = backtest(task.test_days, {label: scenarios}, task.second_program_for, baseline=label)
+        figures[TRANSFER] = float(regret(found.methods[0].costs, found.best).mean())
+    return figures
 
 
 def _days_of(progress: Progress | None, count: int) -> Callable[[str, int, int], None] | None:

@@ -70,6 +70,7 @@ def test_the_record_has_every_method_and_count(ran: tuple[Path, dict[str, Any]])
     # A plan for the mean pays for every shortage.
     assert entries["point", 20]["difference_interval"][0] > 0
     assert entries["ridge-residual", 20]["realism"]["coverage"] > 0.5
+    assert entries["ridge-residual", 20]["realism"]["transfer_regret"] > 0
     assert record["facts"]["counts"]["test_days"] == 30
 
 
@@ -218,6 +219,17 @@ def test_an_interrupted_run_leaves_no_process_and_nothing_half_written(path: Pat
     assert not any(child.is_running() for child in children)
     assert list(trials.iterdir()) == []
     assert not (tmp_path / "results.json").exists()
+
+
+def test_a_trial_ends_with_the_process_that_started_it(study: Study, tmp_path: Path) -> None:
+    (job,) = jobs_of(study, "point", seeds=1, scenarios="10", estimator=None, baseline="point")
+    order = tmp_path / "job.json"
+    order.write_text(json.dumps(job.to_dict()), encoding="utf-8")
+    command = [sys.executable, "-m", "hedgecast.commands.trial_process", str(order)]
+    # Standard input closes as it would if the starting process were killed.
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        assert process.wait(timeout=120) == 1
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["job.json"]
 
 
 def test_two_runs_do_not_write_to_one_folder(tmp_path: Path) -> None:

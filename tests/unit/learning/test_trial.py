@@ -107,3 +107,17 @@ def test_a_collapsed_method_shows_in_its_realism(task: Task) -> None:
     # Pushed to where shortage is dear: cheap decisions perhaps, and no forecast.
     assert figures["extreme"]["coverage"] < 0.1
     assert figures["extreme"]["pit_distance"] > 0.8
+
+
+def test_the_second_decision_tells_a_law_from_a_trick(task: Task) -> None:
+    # Shortage and excess exchanged: what lies high is good for the first decision only.
+    second = build(4, ramp_limit=1e3, shortage_cost=0.5, excess_cost=50.0)
+    both = dataclasses.replace(task, second_program_for=lambda _: second)
+    noise = torch.randn(30, 100, 4, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    mean = (10 + task.test.context[:, :1])[:, None, :, None]
+    regrets = {}
+    for label, paths in (("law", mean + noise), ("trick", mean + 2.3 + 0.01 * noise)):
+        scenarios = ScenarioSet(paths=paths, names=("load",), units=("GW",), source=label)
+        regrets[label] = realism_figures(both, scenarios)["transfer_regret"]
+    assert regrets["trick"] > 10 * regrets["law"] > 0
+    assert "transfer_regret" not in realism_figures(task, scenarios)

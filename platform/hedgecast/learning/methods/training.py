@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from hedgecast.learning.config import LearningConfig
 from hedgecast.learning.fit import Progress
 from hedgecast.learning.objective import TaskLoss
+from hedgecast.learning.rates import rate_factor
 from hedgecast.learning.step import check_solved
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -35,7 +35,7 @@ class Phase:
     epochs: int
     """At most."""
     rate: float
-    """Largest learning rate; it falls to zero along a cosine."""
+    """Largest learning rate; it rises and falls as the configuration says."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def train_network(
         A network to its score on the validation days.
     phase : Phase
     config : LearningConfig
-        Days in a step, decay, clipping, averaging, patience.
+        Days in a step, rate schedule, decay, clipping, averaging, patience.
     num_days : int
         Training days.
     generator : torch.Generator
@@ -82,9 +82,7 @@ def train_network(
     optimizer = torch.optim.AdamW(parameters, lr=phase.rate, weight_decay=config.weight_decay)
     steps_per_epoch = max(num_days // config.batch_days, 1)
     steps = max(phase.epochs * steps_per_epoch, 1)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: 0.5 * (1.0 + math.cos(math.pi * min(step / steps, 1.0)))
-    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(config, step, steps))
     average = copy.deepcopy(network)
     scores, kept, best_epoch = [score(network)], _weights(network), 0
     for epoch in range(1, phase.epochs + 1):

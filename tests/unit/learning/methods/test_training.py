@@ -63,3 +63,10 @@ def test_no_epoch_changes_nothing(small: LearningConfig) -> None:
 def test_one_seed_gives_the_same_curve(small: LearningConfig) -> None:
     assert regression(small, 0.05, 5)[1] == regression(small, 0.05, 5)[1]
     assert regression(small, 0.05, 5)[1] != regression(small, 0.05, 5, seed=1)[1]
+
+
+def test_the_rate_follows_the_schedule_of_the_configuration(small: LearningConfig) -> None:
+    # Two steps of the first epoch warm up from a rate that is a hundredth of the largest.
+    slow = dataclasses.replace(small, warmup_steps=100)
+    first = [abs(score - 4.0) for score in (regression(c, 0.05, 1)[1].scores[1] for c in (small, slow))]
+    assert first[1] < 0.1 * first[0]
