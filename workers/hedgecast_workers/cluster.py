@@ -12,6 +12,7 @@ import secrets
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 
 import psutil
@@ -74,12 +75,12 @@ def _existing() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _private(num_cpus: int, num_gpus: int) -> Iterator[None]:
-    if "ray" in sys.modules and os.environ.get("RAY_AUTH_MODE") != "token":
+    if "ray" in sys.modules and "RAY_AUTH_TOKEN" not in os.environ:
         raise UnavailableError("Ray was imported before its token was made: start it in a process of its own")
+    # Without one Ray writes a token into the home directory; this one lives as long as the process.
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     os.environ.update(
         RAY_AUTH_MODE="token",
-        # Without one Ray writes a token into the home directory; this one lives as long as the run.
-        RAY_AUTH_TOKEN=secrets.token_hex(32),
         RAY_USAGE_STATS_ENABLED="0",
         # Makes Ray take loopback as the node's address, and then listen there only.
         RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
@@ -101,6 +102,7 @@ def _private(num_cpus: int, num_gpus: int) -> Iterator[None]:
             _node_ip_address="127.0.0.1",
             _temp_dir=folder,
             logging_level=logging.ERROR,
+            runtime_env={"worker_process_setup_hook": quiet_worker},
         )
         yield
     finally:
@@ -109,6 +111,15 @@ def _private(num_cpus: int, num_gpus: int) -> Iterator[None]:
         ray.shutdown()
         end(started, patience_seconds=_PATIENCE_SECONDS)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def quiet_worker() -> None:
+    """Keep off the terminal what Ray's own processes complain about where there is no dashboard to ask."""
+    # Every second: it asks the dashboard whether the run is alive; here everything ends with the driver.
+    cleaner = "ray.train.v2._internal.execution.controller.placement_group_cleaner"
+    logging.getLogger(cleaner).setLevel(logging.ERROR)
+    # Of Ray's own use of its own options.
+    warnings.filterwarnings("ignore", message=".*exclude_resources.*")
 
 
 def _check_size(num_cpus: int, num_gpus: int) -> None:

@@ -14,7 +14,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import tempfile
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,8 +32,8 @@ from hedgecast.learning.fit import Fitted, Job
 from hedgecast.learning.history import History
 from hedgecast.learning.study import Study
 from hedgecast.learning.validation import Days
-from hedgecast.programs.catalog import ProgramConfig, load_program
 from hedgecast.version import __version__
+from hedgecast_workers.program_text import ProgramText
 
 PARTS = ("train", "validation")
 _FIELDS = ("context", "whitened", "realized")
@@ -118,9 +117,7 @@ class RunFiles:
         shape = (model.num_steps, model.num_series)
         draws = torch.Generator()
         draws.set_state(start["draws"])
-        program = None
-        if start["program"] is not None:
-            program = _program(start["program"], start["program_source"], model.num_steps)
+        program = None if start["program"] is None else ProgramText(**start["program"]).build()
         return Job(
             model=model.to(device),
             train=_days(tables["train"], shape),
@@ -204,27 +201,16 @@ class RunFiles:
 
 
 def _start(job: Job, study: Study) -> dict[str, Any]:
-    source = None
-    if study.program.path is not None:
-        # Its text, not its path: the workers' nodes may hold no such file.
-        source = Path(study.program.path).read_text(encoding="utf-8")
+    program = None
+    if job.program is not None:
+        program = ProgramText.of(study.program, job.model.num_steps).to_dict()
     return {
         "generator": job.model.to_dict(),
         "weights": job.model.state_dict(),
         "draws": job.generator.get_state(),
         "config": job.config.to_dict(),
-        "program": None if job.program is None else study.program.to_dict(),
-        "program_source": source,
+        "program": program,
     }
-
-
-def _program(values: dict[str, Any], source: str | None, num_steps: int) -> Any:
-    if source is None:
-        return load_program(ProgramConfig.from_dict(values), num_steps)
-    with tempfile.TemporaryDirectory(prefix="hedgecast-") as folder:
-        path = Path(folder) / Path(values["path"]).name
-        path.write_text(source, encoding="utf-8")
-        return load_program(ProgramConfig.from_dict({**values, "path": str(path)}), num_steps)
 
 
 def _fingerprint(job: Job, study: Study) -> str:

@@ -41,6 +41,10 @@ _WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 def run(files: RunFiles, options: TrainerOptions) -> str | None:
     """Train on workers until the run's folder holds its result; None, or why it does not."""
     filesystem, path = files.place
+    # An epoch takes less than the two seconds after which Ray Train would look for its report.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
+    # Workers of a busy machine start slowly.
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
     ray.data.DataContext.get_current().enable_progress_bars = False
     trainer = TorchTrainer(
         work,
@@ -71,7 +75,9 @@ def work(config: dict[str, Any]) -> None:
         # Another worker's error: the run cannot go on, however often it is started again.
         return
     torch.set_num_threads(1)
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    # Ray Train logs each report under a name of its own, that of a file: the root's level holds for it.
+    for name in ("", "ray.data"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     device = ray.train.torch.get_device()
     context = ray.train.get_context()
     rank, count = context.get_world_rank(), context.get_world_size()
@@ -115,8 +121,9 @@ def _print(phase: str, done: int, total: int, text: str) -> None:
 
 
 def _say(text: str) -> None:
-    # Ray brings it to the driver's standard error.
-    print(text, file=sys.stderr, flush=True)
+    # Ray brings it to the driver's standard error; not by print, which Ray Train replaces to log it.
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 def _fitted(trainer: TorchTrainer) -> str | None:

@@ -1,0 +1,88 @@
+"""``hedgecast tune`` with a real Ray Tune; what lies in the test part cannot move it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from hedgecast.testing import write_tiny_study
+
+pytestmark = pytest.mark.slow
+
+SEARCH = """
+[tune]
+trials = 3
+grace_epochs = 2
+[tune.space]
+learning_rate = { low = 1e-4, high = 1e-2, log = true }
+"generator.denoiser.hidden" = [16, 32]
+"""
+SETTINGS = (
+    "learning.method=diffusion-dfl",
+    "learning.epochs=5",
+    "learning.joint_epochs=1",
+    "learning.batch_days=48",
+    "learning.samples_per_day=8",
+    "learning.scenarios=10",
+    "learning.generator.denoiser.hidden=16",
+)
+
+
+def tuned(study: Path, folder: Path, *options: str) -> dict[str, Any]:
+    command = [str(Path(sys.executable).parent / "hedgecast"), "tune", str(study), "--json", *options]
+    command += [argument for change in SETTINGS for argument in ("--set", change)]
+    command += ["--output", str(folder / "tuning.json"), "--storage", str(folder / "ray")]
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    ran = subprocess.run(
+        command,
+        env={**plain, "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    found: dict[str, Any] = json.loads(ran.stdout)
+    assert found == json.loads((folder / "tuning.json").read_text())
+    return found
+
+
+def test_a_search_is_bounded_reproducible_and_blind_to_the_test_days(tmp_path: Path) -> None:
+    study = write_tiny_study(tmp_path, num_days=200)
+    study.write_text(study.read_text() + SEARCH)
+    found = tuned(study, tmp_path / "first")
+    assert len(found["trials"]) == 3
+    costs = [trial["cost"] for trial in found["trials"]]
+    assert costs == sorted(costs)
+    assert found["best"] == found["trials"][0]
+    assert [trial["own"] for trial in found["trials"]].count(True) == 1
+    assert found["own"]["values"] == {"learning_rate": 2e-3, "generator.denoiser.hidden": 16}
+    assert found["own"]["epochs"] == 6
+    for trial in found["trials"]:
+        assert trial["error"] is None
+        assert 2 <= trial["epochs"] <= 6
+        assert 1e-4 <= trial["values"]["learning_rate"] <= 1e-2
+        assert trial["values"]["generator.denoiser.hidden"] in (16, 32)
+    # Other test days: the study's own settings come to the same cost.
+    first = tomllib.loads(study.read_text())["split"]["test"]
+    rows = (tmp_path / "tiny.csv").read_text().splitlines()
+    changed = [
+        f"{time},{float(load) * 3},{off}" if time > f"{first} 23" else row
+        for row in rows[1:]
+        for time, load, off in [row.split(",")]
+    ]
+    assert changed != rows[1:]
+    (tmp_path / "tiny.csv").write_text("\n".join([rows[0], *changed]) + "\n")
+    again = tuned(study, tmp_path / "second", "--trials", "1")
+    assert again["own"]["cost"] == pytest.approx(found["own"]["cost"], rel=1e-9)
+    names = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
+    assert [name for name in names if "ray" in name and "hc-" in name] == []
