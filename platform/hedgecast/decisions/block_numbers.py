@@ -189,4 +189,5 @@ def _largest(values: Tensor, axes: tuple[int, ...]) -> Tensor:
     values = values.detach()
     if values.numel() == 0:
         return values.new_zeros(1)
-    return values.abs().amax(dim=axes)
+    largest: Tensor = torch.linalg.vector_norm(values, torch.inf, dim=axes)
+    return largest

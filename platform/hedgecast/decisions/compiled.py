@@ -10,6 +10,7 @@ import concurrent.futures
 import functools
 import math
 import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -47,6 +48,9 @@ _ADJOINT_REGULARIZATION = 1e-12
 # 16 x 200 in 200 ms with 8, 86 with 40, 77 with 104); more fills the cache for nothing.
 _MAX_LANES = 104
 _MIN_LANES = 48
+# Working arrays that a thread keeps for its next call, bytes: a fresh page costs as much as filling it.
+_MOST_KEPT = 2**24
+_THREAD = threading.local()
 # Longest list of multiply-adds of one scenario that is worth interpreting lane by lane.
 _MAX_MULTIPLY_ADDS = 2_000_000
 
@@ -182,8 +186,16 @@ class CompiledSolver:
             found = self.index.generated[varies]
         return np.zeros(len(PASSES), np.int64) if found is None else found.addresses
 
-    def _work(self) -> tuple[FloatArray, ...]:
-        return new_work(self.pattern, self.tiles, self.lanes)
+    def _work(self, tiles: int) -> tuple[FloatArray, ...]:
+        """Working arrays of this thread; its last ones where they fit, which are still in the cache."""
+        key = (*_work_rows(self.pattern), tiles, self.lanes)
+        if getattr(_THREAD, "key", None) != key:
+            work = new_work(self.pattern, tiles, self.lanes)
+            if sum(array.nbytes for array in work) > _MOST_KEPT:
+                return work
+            _THREAD.key, _THREAD.work = key, work
+        kept: tuple[FloatArray, ...] = _THREAD.work
+        return kept
 
     def solve(self, limits: Limits, warm: Iterate | None = None) -> Outcome:
         """The solution of every member; what the loops leave unsolved goes through the tensor path.
@@ -201,7 +213,7 @@ class CompiledSolver:
             _in_threads(
                 lambda part: solve_lanes(
                     self.pattern, self.coefficients, self.weight[:, 0], self.constant, settings, part,
-                    self.lanes, self.code, new_work(self.pattern, 1, self.lanes), lane_result, lane_central,
+                    self.lanes, self.code, self._work(1), lane_result, lane_central,
                     lane_report,
                 ),
                 self.tiles,
@@ -210,7 +222,7 @@ class CompiledSolver:
             _in_threads(
                 lambda part: solve_contexts(
                     self.pattern, self.coefficients, self.first, self.weight, self.measure, settings, part,
-                    self.lanes, self.code, self._work(), warm is not None, result, central, report,
+                    self.lanes, self.code, self._work(self.tiles), warm is not None, result, central, report,
                 ),
                 B,
             )  # fmt: skip
@@ -236,7 +248,7 @@ class CompiledSolver:
             return Results(
                 np.empty((B, p.num_first)), np.empty((B, p.envelope.shape[0] - p.num_first)),
                 np.empty((B, num_rows)), np.empty((B, num_rows)),
-                *(aligned_zeros(shape[0], shape[1], count, shape[2]) for count in rows),
+                *(aligned_empty(shape[0], shape[1], count, shape[2]) for count in rows),
             )  # fmt: skip
 
         report = Report(
@@ -262,7 +274,7 @@ class CompiledSolver:
         point: CompiledPoint,
         grad_x: Tensor,
         grad_w: Tensor | None,
-        grad_costs: Tensor,
+        grad_costs: Tensor | None,
         wanted: set[str],
     ) -> tuple[Tensor, ...]:
         """The adjoint's x, w, equality, multiplier, y and z as `Iterate` lays them out.
@@ -281,9 +293,10 @@ class CompiledSolver:
             _in_threads(
                 lambda part: adjoint_lanes(
                     p, self.coefficients, self.weight[:, 0], _ADJOINT_REGULARIZATION, part, self.lanes,
-                    self.code, new_work(p, 1, self.lanes), _by_program(point.arrays), gradient, step,
+                    self.code, self._work(1), _by_program(point.arrays), gradient, step,
                 ),
                 self.tiles,
+                even=True,
             )  # fmt: skip
             w, y, z = (torch.from_numpy(array).T[:, :, None] for array in step[:3])
             empty = grad_x.new_zeros(B, 0)
@@ -299,13 +312,15 @@ class CompiledSolver:
             np.empty((B, S if need_y else 0, p.num_equalities)),
             np.empty((B, S if need_z else 0, p.num_inequalities)),
         )  # fmt: skip
-        in_x, in_costs = _array(grad_x), _array(grad_costs)
+        in_x = _array(grad_x)
+        in_costs = np.zeros((B, S)) if grad_costs is None else _array(grad_costs)
         _in_threads(
             lambda part: adjoint_contexts(
                 p, self.coefficients, self.first, self.weight, self.measure, _ADJOINT_REGULARIZATION, part,
-                self.lanes, self.code, self._work(), point.arrays, in_x, in_costs, out,
+                self.lanes, self.code, self._work(self.tiles), point.arrays, in_x, in_costs, out,
             ),
             B,
+            even=True,
         )  # fmt: skip
         w, y, z = (torch.from_numpy(array).permute(2, 0, 1) for array in out[3:])
         return (
@@ -313,26 +328,33 @@ class CompiledSolver:
         )  # fmt: skip
 
 
-def aligned_zeros(*shape: int) -> FloatArray:
-    """Zeros that begin at a cache line: a vector that straddles two costs two reads.
+def aligned_empty(*shape: int) -> FloatArray:
+    """An array that begins at a cache line: a vector that straddles two costs two reads.
 
     From numpy, which asks for huge pages where an array is large: with 100,000 scenarios each pass runs
     over a gigabyte.
     """
     size = math.prod(shape)
-    buffer = np.zeros(size + 8)
+    buffer = np.empty(size + 8)
     skip = -(buffer.ctypes.data // 8) % 8
     return buffer[skip : skip + size].reshape(shape)
 
 
 def new_work(p: Pattern, tiles: int, lanes: int) -> tuple[FloatArray, ...]:
     """Working arrays of some tiles in the order of `tile_of`; then costs and upstream gradients."""
+    work = tuple(aligned_empty(tiles, count, lanes) for count in _work_rows(p))
+    for array in work:
+        # Numbers, whatever was there before: lanes past the last scenario are computed too.
+        array[:] = 0.0
+    return work
+
+
+def _work_rows(p: Pattern) -> tuple[int, ...]:
     rows = p.num_inequalities
-    counts = (
+    return (
         p.num_recourse, p.num_equalities, rows, rows, rows, p.num_equalities,
         p.num_nodes + p.num_entries, p.num_nodes, p.num_nodes, 1, 1,
     )  # fmt: skip
-    return tuple(aligned_zeros(tiles, count, lanes) for count in counts)
 
 
 def _array(tensor: Tensor) -> FloatArray:
@@ -396,15 +418,26 @@ def _pool() -> concurrent.futures.ThreadPoolExecutor:
 os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
-def _in_threads(task: Callable[[npt.NDArray[np.int64]], None], count: int) -> None:
-    """Run ``task`` on all indices below ``count``, split over as many threads as torch uses."""
+def _parts(count: int, workers: int) -> list[npt.NDArray[np.int64]]:
+    """All indices in parts that shrink: the last ones even out members that take more iterations."""
+    parts, start = [], 0
+    while start < count:
+        size = max(math.ceil((count - start) / (2 * workers)), min(4, math.ceil(count / workers)))
+        parts.append(np.arange(start, min(start + size, count)))
+        start += size
+    return parts
+
+
+def _in_threads(task: Callable[[npt.NDArray[np.int64]], None], count: int, *, even: bool = False) -> None:
+    """Run ``task`` on all indices below ``count``, split over as many threads as torch uses.
+
+    With ``even``, where every index costs the same, each thread gets one part.
+    """
     workers = min(torch.get_num_threads(), count)
     if workers <= 1:
         task(np.arange(count))
         return
-    # A few parts a thread even out members that take more iterations.
-    parts = [np.arange(count)[start :: 4 * workers] for start in range(min(4 * workers, count))]
-    queue = iter(parts)
+    queue = iter(np.array_split(np.arange(count), workers) if even else _parts(count, workers))
 
     def work() -> None:
         # ``next`` of a list iterator is atomic.

@@ -91,7 +91,8 @@ class ImplicitSolve(torch.autograd.Function):
             if name not in wanted:
                 results.append(None)
             elif name not in terms:
-                results.append(solved.x.new_zeros(shape))
+                # Nothing depends on it: no gradient, which autograd takes for zero without carrying zeros on.
+                results.append(None)
             else:
                 results.append(_fit(terms[name], shape, solved.members, solved.x.shape[0]))
         return (None, *results)
@@ -170,17 +171,19 @@ def _gradients(
     data, point = solved.numbers, solved.point
     gx = point.x.new_zeros(point.x.shape) if grad_x is None else grad_x[solved.members]
     gw = None if grad_w is None or not grad_w.numel() else grad_w[solved.members]
-    gc = torch.zeros_like(data.measure) if grad_costs is None else grad_costs[solved.members]
+    gc = None if grad_costs is None else grad_costs[solved.members]
     if solved.compiled is not None:
         assert isinstance(point, CompiledPoint)
-        gx = gx + _weighted_slopes(data, point.x, gc)
+        if gc is not None:
+            gx = gx + _weighted_slopes(data, point.x, gc)
         dx, dw, equality, multiplier, y, z = solved.compiled.adjoint(point, gx, gw, gc, wanted)
         adjoint = _Adjoint(dx, dw, equality, multiplier, y, z, None)
     else:
         iterate = point.iterate()
-        cost_w, cost_x = data.cost_gradient(iterate.x.T[:, :, None], iterate.w)
-        gx = gx + (gc * cost_x).sum(dim=2).T
-        in_w = gc * cost_w if gw is None else gw.permute(2, 0, 1) + gc * cost_w
+        in_w = torch.zeros_like(iterate.w) if gw is None else gw.permute(2, 0, 1)
+        if gc is not None:
+            cost_w, cost_x = data.cost_gradient(iterate.x.T[:, :, None], iterate.w)
+            gx, in_w = gx + (gc * cost_x).sum(dim=2).T, in_w + gc * cost_w
         adjoint = _solve_adjoint(newton, iterate, gx, in_w)
     terms = _first_stage_gradients(newton, point, adjoint, wanted)
     terms |= _cost_gradients(newton, point, adjoint, gc, wanted)
@@ -234,7 +237,7 @@ def _first_stage_gradients(
 
 
 def _cost_gradients(
-    newton: Newton, point: Point, adjoint: _Adjoint, grad_costs: Tensor, wanted: set[str]
+    newton: Newton, point: Point, adjoint: _Adjoint, grad_costs: Tensor | None, wanted: set[str]
 ) -> dict[str, Tensor]:
     """Q, R, O, o, c and e: weight * a'grad c + (change of weight + gradient of the cost) * c."""
     data = newton.numbers
@@ -242,19 +245,21 @@ def _cost_gradients(
     weight = data.measure * (newton.base if point.mu is None else newton.base + newton.scale * point.mu)
     own = grad_costs
     if adjoint.mu is not None:
-        own = own + newton.scale * data.measure * newton.live * adjoint.mu
+        by_price = newton.scale * data.measure * newton.live * adjoint.mu
+        own = by_price if own is None else own + by_price
     terms = {}
-    if "e" in wanted:
+    if "e" in wanted and own is not None:
         terms["e"] = own
     if "o" in wanted:
         spread = weight[:, :, None] * adjoint.x[:, None]
-        terms["o"] = spread.add_(own[:, :, None] * point.x[:, None])
+        terms["o"] = spread if own is None else spread.add_(own[:, :, None] * point.x[:, None])
     if "O" in wanted:
         terms["O"] = _product_gradient(data.O, weight, own, (x, ax), (x, ax), 0.5)
     if not wanted.isdisjoint({"c", "Q", "R"}):
         w, aw = point.w, adjoint.w
         if "c" in wanted:
-            terms["c"] = (weight * aw + own * w).permute(1, 2, 0)
+            change = weight * aw
+            terms["c"] = (change if own is None else change + own * w).permute(1, 2, 0)
         if "Q" in wanted:
             terms["Q"] = _product_gradient(data.Q, weight, own, (w, aw), (w, aw), 0.5)
         if "R" in wanted:
@@ -265,7 +270,7 @@ def _cost_gradients(
 def _product_gradient(
     entries: Entries,
     weight: Tensor,
-    own: Tensor,
+    own: Tensor | None,
     left: tuple[Tensor, Tensor],
     right: tuple[Tensor, Tensor],
     factor: float,
@@ -273,7 +278,10 @@ def _product_gradient(
     """(B, S, nnz): gradient of ``factor * left' M right`` in M; pairs are value and adjoint."""
     rows, cols = entries.rows, entries.cols
     change = left[1][rows] * right[0][cols] + left[0][rows] * right[1][cols]
-    return (factor * (weight * change + own * (left[0][rows] * right[0][cols]))).permute(1, 2, 0)
+    total = weight * change
+    if own is not None:
+        total = total + own * (left[0][rows] * right[0][cols])
+    return (factor * total).permute(1, 2, 0)
 
 
 def _row_gradients(newton: Newton, point: Point, adjoint: _Adjoint, wanted: set[str]) -> dict[str, Tensor]:

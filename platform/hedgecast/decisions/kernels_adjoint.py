@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from hedgecast.decisions.kernels_calls import borrowed
 from hedgecast.decisions.kernels_context import Results
 from hedgecast.decisions.kernels_first import (
     FirstStage,
@@ -90,6 +91,8 @@ def adjoint_contexts(
     adjoint : Adjoint
         Written; w, y and z only where they have room.
     """
+    p, c, f, work, code = borrowed(p), borrowed(c), borrowed(f), borrowed(work), borrowed(code)
+    weight, measure, point, adjoint = borrowed(weight), borrowed(measure), borrowed(point), borrowed(adjoint)
     n, size, tiles = p.num_first, p.envelope.shape[0], point.w.shape[1]
     a = new_lanes(p, lanes)
     a.regularization[:] = regularization

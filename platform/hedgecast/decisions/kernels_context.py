@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from hedgecast.decisions.kernels_calls import BEGIN, FINISH, PREDICT, run
+from hedgecast.decisions.kernels_calls import BEGIN, FINISH, PREDICT, borrowed, run
 from hedgecast.decisions.kernels_first import (
     FirstStage,
     Point,
@@ -42,8 +42,8 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 CENTRAL = 1e-7
-STEP_FRACTION = 0.995
 GAP_SHARE = 0.05
+STEP_FRACTION = 0.995
 # The barrier aimed at is at most this share of the present one (schedules of 50, 200 and 1,000 scenarios:
 # 14.5, 18.3 and 23 iterations; 16.0, 22.2 and 28 without a limit), and the second one after a short step,
 # which only centers.
@@ -85,6 +85,43 @@ class Report(NamedTuple):
     converged: npt.NDArray[np.bool_]
     central_found: npt.NDArray[np.bool_]
     iterations: IntArray
+
+
+class Scratch(NamedTuple):
+    """First-stage arrays of one thread."""
+
+    hessian: FloatArray
+    """(n, n): the costs' part, constant over the iterations."""
+    gradient: FloatArray
+    factor: FloatArray
+    """(n + rows of A, n + rows of A)."""
+    accumulated: FloatArray
+    """(accumulators,): what the scenarios add to the matrix."""
+    dual_x: FloatArray
+    affine: FloatArray
+    """(n + rows of A,): right-hand sides, affine, centering and of second order."""
+    centering: FloatArray
+    second: FloatArray
+    step: FloatArray
+    residual_a: FloatArray
+    residual_g: FloatArray
+    """(rows of G,), as all that follow."""
+    ds: FloatArray
+    dz: FloatArray
+    terms: FloatArray
+    ratio: FloatArray
+    inverse_slack: FloatArray
+    no_terms: FloatArray
+
+
+@njit(**OPTIONS)
+def _new_scratch(p: Pattern, rows: int) -> Scratch:
+    n, size = p.num_first, p.envelope.shape[0]
+    return Scratch(
+        np.empty((n, n)), np.empty(n), np.empty((size, size)), np.empty(p.hessian_row.shape[0]), np.empty(n),
+        np.empty(size), np.empty(size), np.empty(size), np.empty(size), np.empty(size - n), np.empty(rows),
+        np.empty(rows), np.empty(rows), np.empty(rows), np.empty(rows), np.empty(rows), np.empty(rows),
+    )  # fmt: skip
 
 
 @njit(**OPTIONS)
@@ -145,14 +182,18 @@ def solve_contexts(
     result, central, report
         Written at the contexts' places; ``central`` only with smoothing.
     """
+    p, c, f, work, code = borrowed(p), borrowed(c), borrowed(f), borrowed(work), borrowed(code)
+    weight, measure = borrowed(weight), borrowed(measure)
+    result, central, report = borrowed(result), borrowed(central), borrowed(report)
     tiles = result.w.shape[1]
     a = new_lanes(p, lanes)
     a.regularization[:] = settings.regularization
+    r = _new_scratch(p, f.g.shape[1])
     for member in members:
         d = pack_context(c, member, weight, measure, tiles, lanes)
         w, y, z, s = result.w[member], result.y[member], result.z[member], result.s[member]
         block = new_block(d, w, y, z, s, work, a, code)
-        _solve_context(p, c, f, block, weight, measure, settings, member, a, warm, result, central, report)
+        _solve_context(p, c, f, block, weight, measure, settings, member, a, r, warm, result, central, report)
 
 
 @njit(**OPTIONS)
@@ -220,45 +261,52 @@ def _solve_context(
     settings: Settings,
     member: int,
     a: Lanes,
+    r: Scratch,
     warm: bool,
     result: Results,
     central: Results,
     report: Report,
 ) -> None:
     n, size = p.num_first, p.envelope.shape[0]
-    w, y, z, s, work = block.w, block.y, block.z, block.s, block.work
-    point = Point(result.x[member], result.equality[member], result.multiplier[member], result.slack[member])
+    # Their owner is the caller.
+    block, a, r = borrowed(block), borrowed(a), borrowed(r)
+    w, y, z, s = block.w, block.y, block.z, block.s
+    work = block.work
+    dw, dy, work_z, work_s = work[0], work[1], work[2], work[3]
+    x, equality = result.x[member], result.equality[member]
+    multiplier, slack = result.multiplier[member], result.slack[member]
+    point = Point(x, equality, multiplier, slack)
+    hessian, gradient, factor = r.hessian, r.gradient, r.factor
+    accumulated, dual_x, step = r.accumulated, r.dual_x, r.step
+    affine, centering, second = r.affine, r.centering, r.second
+    residual_a, residual_g = r.residual_a, r.residual_g
+    ds, dz, terms, ratio_g = r.ds, r.dz, r.terms, r.ratio
+    inverse_slack, no_terms = r.inverse_slack, r.no_terms
+    A, G = own(f.A, member), own(f.G, member)
+    b, g = own(f.a, member), own(f.g, member)
+    a_ptr, a_col, g_ptr, g_col = f.a_ptr, f.a_col, f.g_ptr, f.g_col
+    envelope = p.envelope
+    hessian_row, hessian_col = p.hessian_row, p.hessian_col
+    a_x, a_dx, a_hessian, a_dual_x = a.x, a.dx, a.hessian, a.dual_x
+    a_affine_x, a_centering_x = a.affine_x, a.centering_x
+    a_length, a_floor, a_barrier = a.length, a.floor, a.barrier
+    a_second_share, a_primal, a_dual = a.second_share, a.primal, a.dual
+    a_product, a_off_center, a_ratio = a.product, a.off_center, a.ratio
+    a_second, a_second_x = a.second, a.second_x
     scale, value = f.cost_scale[member], 0.0
     total_measure = measures[member].sum()
-    hessian, gradient, factor = np.empty((n, n)), np.empty(n), np.zeros((size, size))
     expected_costs(f, member, weights[member] * measures[member], hessian, gradient)
     regularization = settings.regularization
-    A, G, b, g = own(f.A, member), own(f.G, member), own(f.a, member), own(f.g, member)
     rows = g.shape[0]
     count = max(rows + p.num_inequalities * total_measure, 1e-300)
     rhs_scale = 1.0 + max(max(largest(b), largest(g)), max(largest_of(c.h, member), largest_of(c.k, member)))
-    accumulated = np.empty(p.hessian_row.shape[0])
-    dual_x, affine, centering, second = np.empty(n), np.empty(size), np.empty(size), np.empty(size)
-    residual_a, residual_g = np.empty(size - n), np.empty(rows)
-    ds, dz, terms, ratio_g = np.zeros(rows), np.zeros(rows), np.zeros(rows), np.empty(rows)
-    step = np.empty(size)
-    inverse_slack, no_terms = np.empty(rows), np.zeros(rows)
-    # Arrays, not the tuples that hold them: a call counts references to every array that it is given.
-    x, equality, multiplier, slack = point.x, point.equality, point.multiplier, point.slack
-    a_ptr, a_col, g_ptr, g_col = f.a_ptr, f.a_col, f.g_ptr, f.g_col
-    envelope, hessian_row, hessian_col = p.envelope, p.hessian_row, p.hessian_col
-    a_x, a_dx, a_hessian, a_dual_x, a_affine_x, a_centering_x = (
-        a.x, a.dx, a.hessian, a.dual_x, a.affine_x, a.centering_x
-    )  # fmt: skip
-    a_length, a_floor, a_barrier, a_second_share = a.length, a.floor, a.barrier, a.second_share
-    a_primal, a_dual, a_product, a_off_center = a.primal, a.dual, a.product, a.off_center
-    a_second, a_second_x, a_ratio = a.second, a.second_x, a.ratio
+    ds[:], dz[:], terms[:], no_terms[:], factor[:] = 0.0, 0.0, 0.0, 0.0, 0.0
     begin_at, predict_at, finish_at = block.code[BEGIN], block.code[PREDICT], block.code[FINISH]
     generated, table, tiles = begin_at != 0, np.int64(block.table.ctypes.data), w.shape[0]
     length, centering_only, stalled, waiting, best, floor = 0.0, True, 0, 0, np.inf, 0.0
     valued = False
     # A step that is applied with length zero must be a number.
-    work[0][:], work[1][:], work[2][:], work[3][:] = 0.0, 0.0, 0.0, 0.0
+    dw[:], dy[:], work_z[:], work_s[:] = 0.0, 0.0, 0.0, 0.0
     if warm:
         centering_only, floor = False, scale * settings.smoothing
     else:
@@ -280,16 +328,16 @@ def _solve_context(
         add_lanes(a_dual_x, dual_x)
         rows_times(a_ptr, a_col, A, x, residual_a)
         rows_times(g_ptr, g_col, G, x, residual_g)
-        for r in range(size - n):
-            residual_a[r] -= b[r]
-        for r in range(rows):
-            residual_g[r] += slack[r] - g[r]
+        for row in range(size - n):
+            residual_a[row] -= b[row]
+        for row in range(rows):
+            residual_g[row] += slack[row] - g[row]
         primal = max(max(largest(residual_a), largest(residual_g)), largest(a_primal)) / rhs_scale
         dual = max(largest(dual_x), largest(a_dual)) / 2.0
         product, off_center = a_product.sum(), largest(a_off_center)
-        for r in range(rows):
-            product += slack[r] * multiplier[r]
-            off_center = max(off_center, abs(slack[r] * multiplier[r] - floor))
+        for row in range(rows):
+            product += slack[row] * multiplier[row]
+            off_center = max(off_center, abs(slack[row] * multiplier[row] - floor))
         barrier = product / count
         violation = max(primal, dual)
         feasible = violation <= settings.tolerance
@@ -324,10 +372,10 @@ def _solve_context(
         # Factor and the affine step.
         accumulated[:] = 0.0
         add_lanes(a_hessian, accumulated)
-        for r in range(rows):
-            inverse_slack[r] = 1.0 / slack[r]
-            ratio_g[r] = multiplier[r] * inverse_slack[r]
-            terms[r] = ratio_g[r] * residual_g[r] - multiplier[r] + floor * inverse_slack[r]
+        for row in range(rows):
+            inverse_slack[row] = 1.0 / slack[row]
+            ratio_g[row] = multiplier[row] * inverse_slack[row]
+            terms[row] = ratio_g[row] * residual_g[row] - multiplier[row] + floor * inverse_slack[row]
         rho = factor_first(
             envelope, hessian_row, hessian_col, g_ptr, g_col, G, a_ptr, a_col, A, hessian, accumulated,
             ratio_g, regularization, factor,
@@ -350,8 +398,8 @@ def _solve_context(
             ratio, products = _first_rows(
                 g_ptr, g_col, G, step, residual_g, multiplier, inverse_slack, floor, no_terms, ds, dz
             )
-            for r in range(rows):
-                terms[r] = ds[r] * dz[r] * inverse_slack[r]
+            for row in range(rows):
+                terms[row] = ds[row] * dz[row] * inverse_slack[row]
             a_ratio[:], a_second[:], a_second_x[:], a_second_share[:] = 0.0, 0.0, 0.0, 1.0
             spread(step[:n], a_dx)
             if generated:
@@ -370,8 +418,8 @@ def _solve_context(
         # The corrected step; rows of A have their right-hand side in the affine part alone.
         for j in range(size):
             step[j] = affine[j] + (target - floor) * centering[j] + share * second[j]
-        for r in range(rows):
-            terms[r] *= share
+        for row in range(rows):
+            terms[row] *= share
         solve_first(envelope, factor, step)
         a_second_share[:], a_barrier[:], a_ratio[:] = share, target - floor, 0.0
         ratio, products = _first_rows(
@@ -385,8 +433,8 @@ def _solve_context(
         ratio = max(ratio, largest(a_ratio))
         if iteration == -1:
             total = _first_point(p, f, member, step, point)
-            w[:], y[:] = work[0], work[1]
-            s += work[3]
+            w[:], y[:] = dw, dy
+            s += work_s
             _push_inside(block, total, count, point)
             z[:] = 1.0
             centering_only, floor = False, scale * settings.smoothing
@@ -398,9 +446,9 @@ def _solve_context(
             x[j] += length * step[j]
         for j in range(size - n):
             equality[j] += length * step[n + j]
-        for r in range(rows):
-            slack[r] += length * ds[r]
-            multiplier[r] += length * dz[r]
+        for row in range(rows):
+            slack[row] += length * ds[row]
+            multiplier[row] += length * dz[row]
 
 
 @njit(**OPTIONS)

@@ -32,6 +32,8 @@ COMMON = (
     "second_share", "primal", "dual", "product", "second", "ratio", "off_center", "regularization",
 )  # fmt: skip
 """Arrays (rows, lanes) that all tiles share."""
+SUMS = ("primal", "dual", "product", "second", "ratio", "off_center")
+"""Those of them with one row that tapes add to: they stay in registers, not to wait for the last store."""
 ARRAYS = (*TILED, *COEFFICIENTS, *COMMON)
 """Order of the addresses that a generated function is given."""
 MOST_OPERATIONS = 4_000
@@ -145,7 +147,10 @@ class _Function:
         self.builder = ir.IRBuilder(function.append_basic_block("entry"))
         used = {operation.place[0] for loop in found for operation in loop.operations if operation.place}
         self.base = {array: self._address(array) for array in ARRAYS if array in used}
+        self.sums = {array: self._load_vector(self.base[array]) for array in SUMS if array in used}
         self._repeat(first, last, lambda tile: self._tile(tile, found))
+        for array, value in self.sums.items():
+            self.builder.store(value, self.base[array], align=8)
         self.builder.ret_void()
 
     def _address(self, array: str) -> ir.Value:
@@ -153,7 +158,7 @@ class _Function:
         return self.builder.inttoptr(self.builder.load(place, typ=_INTEGER), _POINTER)
 
     def _repeat(self, first: ir.Value, last: ir.Value, body: Any) -> None:
-        """``for index in range(first, last)``."""
+        """``for index in range(first, last)``; sums go from one turn to the next."""
         builder = self.builder
         before = builder.block
         head, inside, after = (builder.append_basic_block(name) for name in ("head", "inside", "after"))
@@ -161,12 +166,22 @@ class _Function:
         builder.position_at_end(head)
         index = builder.phi(_INTEGER)
         index.add_incoming(first, before)
+        kept = {array: builder.phi(_VECTOR) for array in self.sums}
+        for array, phi in kept.items():
+            phi.add_incoming(self.sums[array], before)
+        self.sums = dict(kept)
         builder.cbranch(builder.icmp_signed("<", index, last), inside, after)
         builder.position_at_end(inside)
         body(index)
         index.add_incoming(builder.add(index, _INTEGER(1)), builder.block)
+        for array, phi in kept.items():
+            phi.add_incoming(self.sums[array], builder.block)
+        self.sums = dict(kept)
         builder.branch(head)
         builder.position_at_end(after)
+
+    def _load_vector(self, pointer: ir.Value) -> Any:
+        return self.builder.load(pointer, typ=_VECTOR, align=8)
 
     def _tile(self, tile: ir.Value, found: list[Loop]) -> None:
         pointers = {array: self._tile_pointer(array, tile) for array in self.base}
@@ -213,7 +228,7 @@ class _Function:
                 array = operation.place[0]
                 if array in COEFFICIENTS and not self.varies[array]:
                     return self._everywhere(build.load(place, typ=_DOUBLE))
-                return build.load(place, typ=_VECTOR, align=8)
+                return self._load_vector(place)
             case "constant":
                 return ir.Constant(_VECTOR, [operation.constant] * LANES)
             case "add":
@@ -233,12 +248,18 @@ class _Function:
             case "store":
                 return build.store(reads[0], place, align=8)
             case "add to":
-                old = build.load(place, typ=_VECTOR, align=8)
-                return build.store(build.fadd(old, reads[0], flags=_FLAGS), place, align=8)
+                return self._combine(operation, place, lambda old: build.fadd(old, reads[0], flags=_FLAGS))
             case "max to":
-                old = build.load(place, typ=_VECTOR, align=8)
-                return build.store(self._larger(reads[0], old), place, align=8)
+                return self._combine(operation, place, lambda old: self._larger(reads[0], old))
         raise AssertionError(operation.code)
+
+    def _combine(self, operation: Operation, place: ir.Value | None, combined: Any) -> Any:
+        assert operation.place is not None
+        array = operation.place[0]
+        if array in self.sums:
+            self.sums[array] = combined(self.sums[array])
+            return self.sums[array]
+        return self.builder.store(combined(self._load_vector(place)), place, align=8)
 
     def _everywhere(self, value: ir.Value) -> ir.Value:
         single = self.builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), value, _INTEGER(0))

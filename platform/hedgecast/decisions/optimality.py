@@ -7,6 +7,8 @@ c_s - v_s <= eta + u_s, u_s >= 0, with slacks t_s and multipliers mu_s and nu_s;
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -36,14 +38,32 @@ class Optimality:
             self.k = numbers.k + relaxation * (1.0 + numbers.k.abs())
         self.neutral = risk.neutral
         self.worst = risk.alpha == 1.0
-        self.base = numbers.relative * (1.0 if self.neutral else 1.0 - risk.beta)
-        self.live = (numbers.probability > 1e-12 / numbers.num_scenarios).to(numbers.q.dtype)
         self.pairs = [Pair("slack", "multiplier"), Pair("s", "z")]
         if not self.neutral:
             self.pairs += [Pair("t", "mu")] if self.worst else [Pair("t", "mu"), Pair("u", "nu")]
-        self.P = numbers.P * numbers.cost_scale[:, None, None]
-        self.q = numbers.q * numbers.cost_scale[:, None]
         self.scale = numbers.cost_scale[:, None]
+
+    # Made when asked for: gradients of the compiled loops need none but `base`.
+
+    @functools.cached_property
+    def base(self) -> Tensor:
+        """(B, S): scaled cost weight of a scenario in its own units, without what the risk adds."""
+        return self.numbers.relative * (1.0 if self.neutral else 1.0 - self.risk.beta)
+
+    @functools.cached_property
+    def live(self) -> Tensor:
+        """(B, S): one where a scenario has a probability, else zero."""
+        return (self.numbers.probability > 1e-12 / self.numbers.num_scenarios).to(self.numbers.q.dtype)
+
+    @functools.cached_property
+    def P(self) -> Tensor:  # noqa: N802 (the name of the formula)
+        """(B, n, n) scaled."""
+        return self.numbers.P * self.numbers.cost_scale[:, None, None]
+
+    @functools.cached_property
+    def q(self) -> Tensor:
+        """(B, n) scaled."""
+        return self.numbers.q * self.numbers.cost_scale[:, None]
 
     def measure(self, pair: Pair) -> Tensor | float:
         """Weight of a pair's products."""

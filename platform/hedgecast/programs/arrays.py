@@ -29,13 +29,20 @@ class Linear:
 
     matrix: sp.csr_array
     """(rows, entries)."""
+    dense: np.ndarray | None = dataclasses.field(init=False, default=None)
+    """The same with its zeros, where a dense product is the faster one."""
+
+    def __post_init__(self) -> None:
+        rows, size = self.matrix.shape
+        few = size <= _DENSE_SIZE or rows * size <= 4096
+        if few or self.matrix.nnz >= _DENSE_SHARE * rows * size:
+            object.__setattr__(self, "dense", self.matrix.toarray())
 
     def add_to(self, base: Tensor, entries: Tensor) -> Tensor:
         """``base`` (..., rows) + (..., rows) product for entries (..., size)."""
         rows, size = self.matrix.shape
-        few = size <= _DENSE_SIZE or rows * size <= 4096
-        if few or self.matrix.nnz >= _DENSE_SHARE * rows * size:
-            dense = torch.as_tensor(self.matrix.toarray(), dtype=entries.dtype, device=entries.device)
+        if self.dense is not None:
+            dense = torch.as_tensor(self.dense, dtype=entries.dtype, device=entries.device)
             if base.ndim == 3 and base.shape[:2] == (1, 1):
                 return torch.nn.functional.linear(entries, dense, base[0, 0])
             return base + entries @ dense.T
