@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from typing import TypeVar
 
@@ -64,13 +65,13 @@ def test_only_public_messages_leave(cls: type[errors.HedgecastError]) -> None:
     bad = _detail(status, error_details_pb2.BadRequest)
     if rule.public:
         assert info.reason == cls.reason
-        assert status.message == "/srv/secret is wrong"
+        assert status.message == "<path> is wrong"
         assert bad is not None
         assert bad.field_violations[0].field == "history.columns[0]"
     else:
-        assert "secret" not in str(status)
         assert status.code == grpc.StatusCode.INTERNAL.value[0]
         assert bad is None
+    assert "secret" not in str(status)
     assert (_detail(status, error_details_pb2.RetryInfo) is not None) == rule.retry
 
 
@@ -80,6 +81,35 @@ def test_an_unexpected_error_sends_an_id_only(error: Exception) -> None:
     assert status.code == grpc.StatusCode.INTERNAL.value[0]
     assert "secret" not in str(status)
     assert "abc" in status.message
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_no_stack_trace_and_no_path_leaves(cls: type[errors.HedgecastError]) -> None:
+    try:
+        raise ValueError("inner")
+    except ValueError:
+        trace = traceback.format_exc()
+    status = _status(cls(f"reading '/etc/hedgecast/tokens:3' failed\n{trace}", where=f"({__file__})"))
+    sent = status.SerializeToString().decode("utf-8", "replace")
+    assert "Traceback" not in sent
+    assert "inner" not in sent
+    assert "/etc" not in sent
+    assert __file__ not in sent
+
+
+@pytest.mark.parametrize(
+    "text", ["price is 3 EUR/MWh", "n/a", "rows / columns", "https://arxiv.org/abs/2206.00364", "a 1/2/3 b"]
+)
+def test_what_only_looks_like_a_path_stays(text: str) -> None:
+    assert _status(errors.DataError(text)).message == text
+
+
+def test_an_error_says_itself_how_long_to_wait() -> None:
+    retry = _detail(_status(errors.RateLimitedError("x", retry_seconds=2.25)), error_details_pb2.RetryInfo)
+    assert retry is not None
+    assert (retry.retry_delay.seconds, retry.retry_delay.nanos) == (2, 250_000_000)
+    never = _status(errors.RateLimitedError("x", retry_seconds=float("inf")))
+    assert _detail(never, error_details_pb2.RetryInfo) is None
 
 
 def test_a_subclass_elsewhere_goes_out_as_its_parent() -> None:

@@ -17,8 +17,10 @@
     +-- ServiceError
     |   +-- UnavailableError     not ready, or going away
     |   +-- OverloadedError      queues are full: try later
+    |   |   +-- RateLimitedError     the caller's own rate or quota is used up
     |   +-- DeadlineError        the caller's time is up
     |   +-- UnauthenticatedError  the caller did not prove who they are
+    |   +-- PermissionDeniedError  the caller is known and may not do this
     +-- DependencyError          an optional package is not installed
 
 A message says what happened, where, the numbers, and the way out. ``facts`` keeps the numbers for
@@ -134,6 +136,12 @@ class OverloadedError(ServiceError):
     reason = "OVERLOADED"
 
 
+class RateLimitedError(OverloadedError):
+    """The caller's own rate or quota is used up; ``retry_seconds`` among the facts says for how long."""
+
+    reason = "RATE_LIMITED"
+
+
 class DeadlineError(ServiceError):
     """The caller's time is up."""
 
@@ -144,6 +152,12 @@ class UnauthenticatedError(ServiceError):
     """The caller did not prove who they are."""
 
     reason = "UNAUTHENTICATED"
+
+
+class PermissionDeniedError(ServiceError):
+    """The caller is known and may not do this."""
+
+    reason = "PERMISSION_DENIED"
 
 
 class DependencyError(HedgecastError):

@@ -1,4 +1,4 @@
-"""What surrounds every call of our own services: identity, load, deadline, errors.
+"""What surrounds every call of our own services: identity, rights, load, deadline, errors, records.
 
 Health and reflection pass untouched: a probe must be answered under load and without a token.
 """
@@ -9,16 +9,19 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
 
-from hedgecast.core.errors import DeadlineError, OverloadedError
+from hedgecast.core.errors import DeadlineError, HedgecastError, OverloadedError
+from hedgecast.service.access import AccessBook
+from hedgecast.service.calls import REQUEST_ID_KEY, Call, request_id_in
+from hedgecast.service.identity import Identity
+from hedgecast.service.records import Recorder
 from hedgecast.service.settings import ServiceSettings
 from hedgecast.service.status import DETAILS_KEY, rule_of, status_of
-from hedgecast.service.tokens import TokenTable
 
 INCIDENT_KEY = "x-hedgecast-incident"
 _OWN_SERVICES = "/hedgecast."
@@ -26,14 +29,35 @@ _OWN_SERVICES = "/hedgecast."
 log = logging.getLogger(__name__)
 
 _Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]]
+_Context: TypeAlias = grpc.aio.ServicerContext
 
 
 class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Refuses what is too much or unknown, bounds the time, turns errors into status."""
+    """Refuses what is too much or unknown, bounds the time, turns errors into status, keeps records.
 
-    def __init__(self, settings: ServiceSettings, tokens: TokenTable | None) -> None:
+    Parameters
+    ----------
+    settings : ServiceSettings
+        Limits.
+    identity : Identity
+        Says who calls.
+    access : AccessBook
+        Says what they may.
+    recorders : sequence of Recorder
+        Told of every call's begin, answers and end.
+    """
+
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        identity: Identity,
+        access: AccessBook,
+        recorders: Sequence[Recorder] = (),
+    ) -> None:
         self._settings = settings
-        self._tokens = tokens
+        self._identity = identity
+        self._access = access
+        self._recorders = tuple(recorders)
         self._under_way = 0
 
     async def intercept_service(
@@ -41,40 +65,91 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     ) -> grpc.RpcMethodHandler:
         """The handler, guarded where it is one of ours."""
         handler = await continuation(handler_call_details)
-        method: str = handler_call_details.method
-        if handler is None or not method.startswith(_OWN_SERVICES):
+        if handler is None or not handler_call_details.method.startswith(_OWN_SERVICES):
             return handler
-        assert handler.unary_unary is not None, f"{method} streams: guard its kind first"
-        metadata = handler_call_details.invocation_metadata
+        return self._guarded(handler, handler_call_details)
 
-        async def behavior(request: Any, context: grpc.aio.ServicerContext) -> Any:
-            async with self._guard(context, method, metadata):
-                return await handler.unary_unary(request, context)
+    def _guarded(
+        self, handler: grpc.RpcMethodHandler, details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler:
+        # One handler for the four kinds of methods, in gRPC's words: how many come in, how many go out.
+        async def one(incoming: Any, context: _Context) -> Any:
+            async with self._guard(context, details) as call:
+                method = handler.stream_unary if handler.request_streaming else handler.unary_unary
+                answer = await method(self._admitted(handler, call, incoming), context)
+                self._note_answer(call, answer)
+                return answer
 
-        return grpc.unary_unary_rpc_method_handler(
-            behavior,
+        async def many(incoming: Any, context: _Context) -> AsyncIterator[Any]:
+            async with self._guard(context, details) as call:
+                method = handler.stream_stream if handler.request_streaming else handler.unary_stream
+                answers = method(self._admitted(handler, call, incoming), context)
+                async with contextlib.aclosing(answers):
+                    async for answer in answers:
+                        self._note_answer(call, answer)
+                        yield answer
+
+        kinds = {
+            (False, False): grpc.unary_unary_rpc_method_handler,
+            (False, True): grpc.unary_stream_rpc_method_handler,
+            (True, False): grpc.stream_unary_rpc_method_handler,
+            (True, True): grpc.stream_stream_rpc_method_handler,
+        }
+        return kinds[bool(handler.request_streaming), bool(handler.response_streaming)](
+            many if handler.response_streaming else one,
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
 
+    def _admitted(self, handler: grpc.RpcMethodHandler, call: Call, incoming: Any) -> Any:
+        if not handler.request_streaming:
+            self._admit(call, incoming)
+            return incoming
+
+        async def requests() -> AsyncIterator[Any]:
+            async for request in incoming:
+                self._admit(call, request)
+                yield request
+
+        return requests()
+
+    def _admit(self, call: Call, request: Any) -> None:
+        asked = call.asked(request)
+        self._access.charge(call.principal, asked.models, asked.scenarios)
+
+    def _note_answer(self, call: Call, answer: Any) -> None:
+        answered = call.answered(answer)
+        for recorder in self._recorders:
+            recorder.answered(call, answered)
+
     @contextlib.asynccontextmanager
-    async def _guard(
-        self, context: grpc.aio.ServicerContext, method: str, metadata: Any
-    ) -> AsyncIterator[None]:
-        incident = uuid.uuid4().hex
+    async def _guard(self, context: _Context, details: grpc.HandlerCallDetails) -> AsyncIterator[Call]:
+        metadata = details.invocation_metadata or ()
+        call = _call(details.method, dict(metadata), context.peer())
+        for recorder in self._recorders:
+            recorder.begun(call, metadata)
         try:
-            if self._tokens is not None:
-                self._tokens.require(metadata)
-            with self._slot():
+            call.principal = self._identity.principal(metadata, context)
+            with self._slot(), self._access.call(call.principal, call.method):
                 async with self._deadline(context):
-                    yield
+                    yield call
+            context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
+            call.code = "OK"
         except grpc.aio.AbortError:
+            call.code = _code_name(context.code())
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            call.code = "CANCELLED"
             raise
         except Exception as error:  # noqa: BLE001 - the boundary: what leaves here is a status
-            await self._abort(context, method, incident, error)
+            await self._abort(context, call, error)
+        finally:
+            call.end()
+            for recorder in self._recorders:
+                recorder.ended(call)
 
     @contextlib.contextmanager
-    def _slot(self) -> Any:
+    def _slot(self) -> Iterator[None]:
         limit = self._settings.max_concurrent_requests
         if self._under_way >= limit:
             raise OverloadedError(f"{limit} requests are under way, the limit: try again later", limit=limit)
@@ -85,7 +160,7 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             self._under_way -= 1
 
     @contextlib.asynccontextmanager
-    async def _deadline(self, context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
+    async def _deadline(self, context: _Context) -> AsyncIterator[None]:
         seconds = deadline_seconds(context, self._settings)
         try:
             async with asyncio.timeout(seconds) as limit:
@@ -98,21 +173,41 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 seconds=round(seconds, 3),
             ) from error
 
-    async def _abort(
-        self, context: grpc.aio.ServicerContext, method: str, incident: str, error: Exception
-    ) -> None:
-        if rule_of(error).public:
-            log.info("%s refused, incident %s: %s", method, incident, error)
+    async def _abort(self, context: _Context, call: Call, error: Exception) -> None:
+        rule = rule_of(error)
+        call.code = rule.code.name
+        call.reason = error.reason if isinstance(error, HedgecastError) else "INTERNAL"
+        if rule.public:
+            log.info("%s refused, incident %s: %s", call.method, call.incident, error)
         else:
-            log.error("%s failed, incident %s", method, incident, exc_info=error)
+            log.error("%s failed, incident %s", call.method, call.incident, exc_info=error)
         delay = self._settings.retry_delay_seconds
-        status = status_of(error, incident=incident, retry_delay_seconds=delay)
-        code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
-        trailing = ((DETAILS_KEY, status.SerializeToString()), (INCIDENT_KEY, incident))
-        await context.abort(code, status.message, trailing_metadata=trailing)
+        status = status_of(error, incident=call.incident, retry_delay_seconds=delay)
+        trailing = (
+            (DETAILS_KEY, status.SerializeToString()),
+            (INCIDENT_KEY, call.incident),
+            (REQUEST_ID_KEY, call.request_id),
+        )
+        await context.abort(rule.code, status.message, trailing_metadata=trailing)
 
 
-def deadline_seconds(context: grpc.aio.ServicerContext, settings: ServiceSettings) -> float:
+def deadline_seconds(context: _Context, settings: ServiceSettings) -> float:
     """What is left to the caller; the default where they set no deadline."""
     remaining = context.time_remaining()
     return settings.default_deadline_seconds if remaining is None else max(float(remaining), 0.0)
+
+
+def _call(path: str, metadata: dict[str, str | bytes], peer: str) -> Call:
+    service, _, method = path.removeprefix("/").rpartition("/")
+    return Call(
+        method=method,
+        service=service,
+        request_id=request_id_in(metadata) or str(uuid.uuid4()),
+        incident=uuid.uuid4().hex,
+        peer=peer,
+    )
+
+
+def _code_name(code: Any) -> str:
+    """grpc.aio keeps the number of an aborted call's status."""
+    return next((known.name for known in grpc.StatusCode if code in (known, known.value[0])), "UNKNOWN")

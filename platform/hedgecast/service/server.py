@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -18,11 +17,14 @@ from hedgecast.rpc.v1 import (
     model_service_pb2,
     model_service_pb2_grpc,
 )
+from hedgecast.service.access import access_book
 from hedgecast.service.backend import DecisionBackend
+from hedgecast.service.credentials import server_credentials
+from hedgecast.service.identity import Identity
 from hedgecast.service.interceptors import CallGuard
+from hedgecast.service.records import CallLog
 from hedgecast.service.servicers import DecisionServicer, ModelServicer
 from hedgecast.service.settings import ServiceSettings
-from hedgecast.service.tokens import TokenTable
 
 SERVICES = (
     decision_service_pb2.DESCRIPTOR.services_by_name["DecisionService"].full_name,
@@ -46,19 +48,9 @@ class DecisionServer:
     def __init__(self, backend: DecisionBackend, settings: ServiceSettings) -> None:
         self._settings = settings
         self._health = health_aio.HealthServicer()
-        tokens = None if settings.token_file is None else TokenTable.read(settings.token_file)
-        limit = settings.max_message_bytes
         self._server = grpc.aio.server(
-            interceptors=[CallGuard(settings, tokens)],
-            options=[
-                ("grpc.max_receive_message_length", limit),
-                ("grpc.max_send_message_length", limit),
-                # Two servers on one port would answer in turns.
-                ("grpc.so_reuseport", 0),
-                # Clients may ping an idle connection every 10 s; more often is refused.
-                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-                ("grpc.keepalive_time_ms", 60_000),
-            ],
+            interceptors=[CallGuard(settings, Identity.of(settings), access_book(settings), [CallLog()])],
+            options=_options(settings),
         )
         decision_service_pb2_grpc.add_DecisionServiceServicer_to_server(
             DecisionServicer(backend, settings), self._server
@@ -83,7 +75,7 @@ class DecisionServer:
         wanted = f"{host}:{self._settings.port}"
         try:
             if self._settings.secure:
-                port = self._server.add_secure_port(wanted, _credentials(self._settings))
+                port = self._server.add_secure_port(wanted, server_credentials(self._settings))
             else:
                 port = self._server.add_insecure_port(wanted)
         except RuntimeError as error:
@@ -113,18 +105,23 @@ class DecisionServer:
             await self._health.set(service, status)
 
 
-def _credentials(settings: ServiceSettings) -> grpc.ServerCredentials:
-    assert settings.tls_key is not None
-    assert settings.tls_certificate is not None
-    pair = (_read(settings.tls_key), _read(settings.tls_certificate))
-    authorities = None if settings.tls_client_ca is None else _read(settings.tls_client_ca)
-    return grpc.ssl_server_credentials(
-        [pair], root_certificates=authorities, require_client_auth=authorities is not None
-    )
+def _options(settings: ServiceSettings) -> list[tuple[str, int]]:
+    def milliseconds(seconds: float) -> int:
+        return max(round(1e3 * seconds), 1)
 
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}", path=str(path)) from error
+    return [
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        # Two servers on one port would answer in turns.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_concurrent_streams", settings.max_streams_per_connection),
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        ("grpc.server_handshake_timeout_ms", milliseconds(settings.handshake_seconds)),
+        # Clients may ping an idle connection every 10 s; more often is refused.
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_time_ms", milliseconds(settings.keepalive_seconds)),
+        ("grpc.keepalive_timeout_ms", milliseconds(settings.keepalive_timeout_seconds)),
+        ("grpc.max_connection_idle_ms", milliseconds(settings.max_connection_idle_seconds)),
+        ("grpc.max_connection_age_ms", milliseconds(settings.max_connection_age_seconds)),
+        ("grpc.max_connection_age_grace_ms", milliseconds(settings.drain_seconds)),
+    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -36,6 +36,26 @@ class ServiceSettings(BaseSettings):
     """PEM certificate authorities of clients; set, every client must show a certificate (mutual TLS)."""
     token_file: Path | None = None
     """Lines of ``PRINCIPAL SHA256HEX``; set, calls need ``authorization: Bearer TOKEN``."""
+    tokens: str | None = Field(default=None, repr=False)
+    """The same lines themselves, from a secret in the environment, instead of a file."""
+    access_file: Path | None = None
+    """TOML of what each principal may call and how much, see ``access.py``; unset: everything."""
+    reload_seconds: float = Field(default=1.0, ge=0)
+    """Longest time until a changed certificate, token or access file counts, in seconds."""
+    audit_file: Path | None = None
+    """JSON lines of who called what with which outcome; unset: none are written."""
+    audit_bytes: int = Field(default=64 * 2**20, ge=4096)
+    """Size at which the audit file is put aside and a new one begun, in bytes."""
+    audit_files: int = Field(default=8, ge=1)
+    """Audit files kept aside; older ones are removed."""
+    metrics_host: str = "127.0.0.1"
+    """Address of the metrics. They need no token: anything but loopback needs ``allow_insecure``."""
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port on which Prometheus reads ``/metrics``; 0 lets the system choose; unset: none."""
+    log_format: Literal["json", "text"] = "json"
+    """Form of the lines on standard error of a served process."""
+    trace_endpoint: str | None = None
+    """OTLP/HTTP address that spans are sent to, ``http://127.0.0.1:4318/v1/traces``; unset: nowhere."""
     max_scenarios: int = Field(default=10_000, ge=1)
     """Most scenarios of one request."""
     max_input_entries: int = Field(default=1_000_000, ge=1)
@@ -48,6 +68,20 @@ class ServiceSettings(BaseSettings):
     """What refused callers are told to wait, in seconds."""
     default_deadline_seconds: float = Field(default=60.0, gt=0)
     """Deadline of calls that set none, in seconds."""
+    max_streams_per_connection: int = Field(default=128, ge=1)
+    """Calls under way on one connection; HTTP/2 makes clients wait with more."""
+    max_connections: int = Field(default=1024, ge=1)
+    """Connections at once; more are closed as they come."""
+    handshake_seconds: float = Field(default=10.0, gt=0)
+    """Time for TLS and HTTP/2 to begin on a new connection, in seconds."""
+    keepalive_seconds: float = Field(default=60.0, gt=0)
+    """A connection that was silent so long is asked whether it lives, in seconds."""
+    keepalive_timeout_seconds: float = Field(default=20.0, gt=0)
+    """A connection that does not answer that in time is closed, in seconds."""
+    max_connection_idle_seconds: float = Field(default=900.0, gt=0)
+    """A connection without calls is closed after this time, in seconds."""
+    max_connection_age_seconds: float = Field(default=3600.0, gt=0)
+    """A connection is asked to come again after this time: certificates taken back end with it."""
     drain_seconds: float = Field(default=10.0, ge=0)
     """What requests under way get to finish on shutdown, in seconds."""
 
@@ -57,6 +91,13 @@ class ServiceSettings(BaseSettings):
             raise ValueError("set both tls_certificate and tls_key, or neither")
         if self.tls_client_ca is not None and not self.secure:
             raise ValueError("tls_client_ca needs tls_certificate and tls_key")
+        if self.token_file is not None and self.tokens is not None:
+            raise ValueError("set token_file or tokens, not both")
+        if not (_is_loopback(self.metrics_host) or self.allow_insecure):
+            raise ValueError(
+                f"metrics_host {self.metrics_host!r} is not loopback: set allow_insecure where something "
+                "else protects the port"
+            )
         if not (self.loopback or self.secure or self.allow_insecure):
             raise ValueError(
                 f"host {self.host!r} is not loopback and TLS is off: set tls_certificate and tls_key, or "
@@ -72,12 +113,16 @@ class ServiceSettings(BaseSettings):
     @property
     def loopback(self) -> bool:
         """Whether only this machine can connect."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return _is_loopback(self.host)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def load_settings(**overrides: object) -> ServiceSettings:

@@ -8,6 +8,7 @@ leave the server; for everything else the caller gets an incident's id and the l
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterator, Mapping
 
@@ -27,6 +28,9 @@ DETAILS_KEY = "grpc-status-details-bin"
 _LONGEST_MESSAGE = 1000
 _LONGEST_FACT = 128
 _MOST_FACTS = 16
+# Two parts at least, so that a unit like EUR/MWh or a lone slash stays; spaces end it.
+_PATH = re.compile(r"(?<![\w/.<])(?:file:/)?/(?:[^\s/'\":,;()\[\]]+/)+[^\s'\":,;()\[\]]*")
+_TRACE = re.compile(r"Traceback \(most recent call last\)|^ *File \"[^\"]*\", line \d+", re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,7 +66,9 @@ RULES: Mapping[type[errors.HedgecastError], Rule] = {
     errors.UnavailableError: Rule(_CODE.UNAVAILABLE, retry=True),
     errors.OverloadedError: Rule(_CODE.RESOURCE_EXHAUSTED, retry=True),
     errors.DeadlineError: Rule(_CODE.DEADLINE_EXCEEDED),
+    errors.RateLimitedError: Rule(_CODE.RESOURCE_EXHAUSTED, retry=True),
     errors.UnauthenticatedError: Rule(_CODE.UNAUTHENTICATED),
+    errors.PermissionDeniedError: Rule(_CODE.PERMISSION_DENIED),
     errors.DependencyError: Rule(_CODE.INTERNAL, public=False),
 }
 
@@ -85,11 +91,11 @@ def status_of(error: BaseException, *, incident: str, retry_delay_seconds: float
     incident : str
         Id under which the log has the error; sent where the message is not public.
     retry_delay_seconds : float
-        What callers are told to wait where a retry may help.
+        What callers are told to wait where a retry may help and the error does not say how long.
     """
     rule = rule_of(error)
     if rule.public and isinstance(error, errors.HedgecastError):
-        message, reason, facts = str(error), error.reason, error.facts
+        message, reason, facts = without_paths(str(error)), error.reason, error.facts
     else:
         message, reason, facts = f"internal error; quote incident {incident}", "INTERNAL", {}
     details: list[Message] = [
@@ -103,14 +109,28 @@ def status_of(error: BaseException, *, incident: str, retry_delay_seconds: float
         )
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if rule.retry:
-        details.append(error_details_pb2.RetryInfo(retry_delay=encode_duration(retry_delay_seconds)))
+        delay = _retry_delay(facts, retry_delay_seconds)
+        # No delay: waiting does not help, the request asks for more than it can ever get.
+        if delay is not None:
+            details.append(error_details_pb2.RetryInfo(retry_delay=encode_duration(delay)))
     return Status(code=rule.code.value[0], message=message[:_LONGEST_MESSAGE], details=list(_pack(details)))
+
+
+def without_paths(text: str) -> str:
+    """``text`` with absolute paths of files and everything from a stack trace on left out."""
+    return _PATH.sub("<path>", _TRACE.split(text, maxsplit=1)[0].rstrip())
+
+
+def _retry_delay(facts: Mapping[str, object], default: float) -> float | None:
+    seconds = facts.get("retry_seconds", default)
+    assert isinstance(seconds, float)
+    return seconds if math.isfinite(seconds) else None
 
 
 def _metadata(facts: Mapping[str, object]) -> dict[str, str]:
     # AIP-193: keys match [a-z][a-zA-Z0-9-_]+ and are at most 64 characters.
     named = {key: value for key, value in facts.items() if re.fullmatch(r"[a-z][a-zA-Z0-9_-]{1,63}", key)}
-    return {key: str(named[key])[:_LONGEST_FACT] for key in list(named)[:_MOST_FACTS]}
+    return {key: without_paths(str(named[key]))[:_LONGEST_FACT] for key in list(named)[:_MOST_FACTS]}
 
 
 def _pack(messages: list[Message]) -> Iterator[Any]:

@@ -1,27 +1,21 @@
-"""The server on a real channel: health, load, cancellation, tokens, TLS, reflection."""
+"""The server on a real channel: health, load, cancellation, tokens, reflection."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
 import hashlib
-import ipaddress
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpc_status import rpc_status
 
-from hedgecast.client import Client, TlsFiles
+from hedgecast.client import Client
 from hedgecast.core import errors
 from hedgecast.rpc import codec
 from hedgecast.rpc.codec import NamedRows
@@ -207,22 +201,6 @@ def test_calls_need_a_token_where_one_is_asked_for(local_backend: LocalBackend, 
             assert _health(channel) == 1
 
 
-def test_mutual_tls(local_backend: LocalBackend, tmp_path: Path) -> None:
-    issue = _authority(tmp_path)
-    settings = _settings(
-        tls_certificate=issue("server"), tls_key=tmp_path / "server.key", tls_client_ca=tmp_path / "ca.pem"
-    )
-    ca = tmp_path / "ca.pem"
-    known = TlsFiles(authorities=ca, certificate=issue("client"), key=tmp_path / "client.key")
-    with background_server(local_backend, settings) as address:
-        with Client(address, tls=known) as client:
-            assert client.models()
-        for tls in (None, TlsFiles(authorities=ca)):
-            client = Client(address, tls=tls, retries=0, deadline_seconds=5)
-            with client, pytest.raises(errors.UnavailableError):
-                client.models()
-
-
 def _detail(error: grpc.RpcError, kind: type) -> object:
     status = rpc_status.from_call(error)
     assert status is not None
@@ -232,39 +210,3 @@ def _detail(error: grpc.RpcError, kind: type) -> object:
             detail.Unpack(found)
             return found
     raise AssertionError(f"no {kind.__name__} in {status}")
-
-
-def _authority(folder: Path) -> Callable[[str], Path]:
-    """A function that issues a loopback certificate and writes NAME.pem and NAME.key; ca.pem vouches."""
-    ca_key = ec.generate_private_key(ec.SECP256R1())
-    ca_name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test authority")])
-    now = datetime.datetime.now(datetime.UTC)
-
-    def certificate(name: x509.Name, key: ec.EllipticCurvePrivateKey, *, authority: bool) -> bytes:
-        names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(ca_name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(minutes=1))
-            .not_valid_after(now + datetime.timedelta(hours=1))
-            .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-            .add_extension(names, critical=False)
-        )
-        return builder.sign(ca_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-
-    (folder / "ca.pem").write_bytes(certificate(ca_name, ca_key, authority=True))
-
-    def issue(who: str) -> Path:
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, who)])
-        (folder / f"{who}.pem").write_bytes(certificate(name, key, authority=False))
-        content = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        (folder / f"{who}.key").write_bytes(content)
-        return folder / f"{who}.pem"
-
-    return issue

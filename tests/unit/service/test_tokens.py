@@ -39,13 +39,27 @@ def test_anything_else_is_refused(tmp_path: Path, header: str) -> None:
     [
         ("", "holds no token"),
         ("planner sesame\n", "line 1"),
-        (f"planner {HASH}\nplanner {'0' * 64}\n", "line 2"),
+        (f"planner {HASH}\nother {HASH}\n", "line 2"),
+        (f"a/b {HASH}\n", "line 1"),
         (f"planner {HASH} more\n", "line 1"),
     ],
 )
 def test_a_bad_file_names_its_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         _table(tmp_path, text)
+
+
+def test_while_a_token_is_changed_both_work(tmp_path: Path) -> None:
+    new = hashlib.sha256(b"new").hexdigest()
+    table = _table(tmp_path, f"planner {HASH}\nplanner {new}\n")
+    for token in ("open sesame", "new"):
+        assert table.require([("authorization", f"Bearer {token}")]) == "planner"
+
+
+def test_two_tokens_in_one_call_are_none(tmp_path: Path) -> None:
+    table = _table(tmp_path, f"planner {HASH}\n")
+    with pytest.raises(UnauthenticatedError):
+        table.require([("authorization", "Bearer open sesame")] * 2)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

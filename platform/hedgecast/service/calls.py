@@ -1,0 +1,191 @@
+"""What is known about one call while it runs: for its log line, metrics, span and audit record.
+
+Requests and answers are read by the names of their fields, whatever their message: a new method with a
+``model`` and a ``scenario_count`` is authorized, counted and recorded like those that exist.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+
+from hedgecast.rpc.codec import decode_duration
+from hedgecast.service.convert import DEFAULT_SCENARIO_COUNT
+
+REQUEST_ID_KEY = "x-request-id"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_OWN_MESSAGES = "hedgecast."
+# A request inside a stream's message, and what that holds.
+_DEEPEST = 2
+_LONGEST_TEXT = 128
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Call:
+    """One call, from its headers to its outcome."""
+
+    method: str
+    """Bare name, for example ``Decide``."""
+    service: str
+    """Full name of the service."""
+    request_id: str
+    """The caller's, or one made here."""
+    incident: str
+    """Under which the log has an error."""
+    peer: str = ""
+    """Address of the caller as gRPC names it."""
+    principal: str = ""
+    """Who calls; empty: refused before that was known."""
+    model: str = ""
+    """As asked for; NAME@VERSION once that is known."""
+    model_fingerprint: str = ""
+    fingerprint: str = ""
+    """Of the scenarios of the last answer."""
+    scenarios: int = 0
+    """Asked for, all messages together."""
+    requests: int = 0
+    """Messages received."""
+    answers: int = 0
+    """Messages sent."""
+    code: str = "UNKNOWN"
+    """Name of the gRPC status."""
+    reason: str = ""
+    """Of the error; empty: none."""
+    started: float = dataclasses.field(default_factory=time.monotonic)
+    seconds: float = 0.0
+    """From the headers to the outcome."""
+
+    def end(self) -> None:
+        """Fix the duration."""
+        self.seconds = time.monotonic() - self.started
+
+    def asked(self, request: Message) -> Asked:
+        """Note a request, give it the call's id where it has none, and return what it asks for."""
+        asked = Asked.of(request)
+        self.requests += 1
+        self.scenarios += asked.scenarios
+        if asked.models:
+            self.model = asked.models[0][:_LONGEST_TEXT]
+        named = getattr(request, "request_id", None)
+        if isinstance(named, str) and _REQUEST_ID.fullmatch(named):
+            self.request_id = named
+        elif named == "":
+            request.request_id = self.request_id  # type: ignore[attr-defined]
+        return asked
+
+    def answered(self, answer: Message) -> Answered:
+        """Note an answer and return what it tells."""
+        answered = Answered.of(answer)
+        self.answers += 1
+        self.model = answered.model or self.model
+        self.model_fingerprint = answered.model_fingerprint or self.model_fingerprint
+        self.fingerprint = answered.fingerprint or self.fingerprint
+        return answered
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """What one request asks for."""
+
+    models: tuple[str, ...]
+    """As the caller wrote them."""
+    scenarios: int
+    """To draw; the default where the request leaves it open."""
+
+    @classmethod
+    def of(cls, request: Message) -> Asked:
+        """Read from ``request`` and the messages of ours that it holds."""
+        models = []
+        scenarios = 0
+        for message in _own_messages(request):
+            fields = message.DESCRIPTOR.fields_by_name
+            model = getattr(message, "model", "") or _name_of_get(message)
+            if isinstance(model, str) and model:
+                models.append(model)
+            if "scenario_count" in fields and not getattr(message, "validate_only", False):
+                scenarios += max(message.scenario_count, 0) or DEFAULT_SCENARIO_COUNT  # type: ignore[attr-defined]
+        return cls(models=tuple(models), scenarios=scenarios)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Answered:
+    """What one answer tells about the work behind it."""
+
+    model: str = ""
+    """NAME@VERSION."""
+    model_fingerprint: str = ""
+    fingerprint: str = ""
+    """Of the scenarios."""
+    scenarios: int = 0
+    """Drawn."""
+    stages: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """Stage to seconds."""
+    iterations: int = 0
+    backend: str = ""
+    verdict: str = ""
+    """Name of the state; empty: nothing was solved."""
+
+    @classmethod
+    def of(cls, answer: Message) -> Answered:
+        """Read from ``answer`` and the messages of ours that it holds."""
+        found: dict[str, Any] = {}
+        for message in _own_messages(answer):
+            fields = message.DESCRIPTOR.fields_by_name
+            kind = message.DESCRIPTOR.name
+            if kind == "ModelReference":
+                found["model"] = f"{message.name}@{message.version}"  # type: ignore[attr-defined]
+                found["model_fingerprint"] = message.fingerprint  # type: ignore[attr-defined]
+            elif kind == "Durations":
+                found["stages"] = dict(_stages(message))
+            elif kind == "Verdict":
+                found["verdict"] = _state_name(message)
+                found["iterations"] = message.iteration_count  # type: ignore[attr-defined]
+                found["backend"] = message.backend  # type: ignore[attr-defined]
+            elif "scenario_fingerprint" in fields and message.scenario_fingerprint:  # type: ignore[attr-defined]
+                found["fingerprint"] = message.scenario_fingerprint  # type: ignore[attr-defined]
+                found["scenarios"] = getattr(message, "scenario_count", 0)
+        return cls(**found)
+
+
+def request_id_in(metadata: Mapping[str, str | bytes]) -> str | None:
+    """The caller's id in the metadata where it is one: it goes into logs as it is."""
+    named = metadata.get(REQUEST_ID_KEY)
+    return named if isinstance(named, str) and _REQUEST_ID.fullmatch(named) else None
+
+
+def _own_messages(message: Message, depth: int = 0) -> Iterator[Message]:
+    """``message`` and the single messages of ours in it that are set, not those in repeated fields."""
+    if not message.DESCRIPTOR.full_name.startswith(_OWN_MESSAGES):
+        return
+    yield message
+    if depth == _DEEPEST:
+        return
+    for field in message.DESCRIPTOR.fields:
+        if field.message_type is not None and not field.is_repeated and message.HasField(field.name):
+            yield from _own_messages(getattr(message, field.name), depth + 1)
+
+
+def _name_of_get(message: Message) -> str:
+    """The resource that a standard Get names (AIP-131)."""
+    return str(getattr(message, "name", "")) if message.DESCRIPTOR.name.startswith("GetModel") else ""
+
+
+def _stages(message: Message) -> Iterator[tuple[str, float]]:
+    for field in message.DESCRIPTOR.fields:
+        value = getattr(message, field.name)
+        if isinstance(value, Duration) and message.HasField(field.name):
+            yield field.name.removesuffix("_duration"), decode_duration(value)
+
+
+def _state_name(message: Message) -> str:
+    states = message.DESCRIPTOR.fields_by_name["state"].enum_type
+    assert states is not None
+    values = states.values_by_number
+    number = message.state  # type: ignore[attr-defined]
+    return values[number].name if number in values else str(number)
