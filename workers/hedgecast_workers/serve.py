@@ -10,8 +10,10 @@ grpc.health.v1, and sends tracebacks to callers.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,8 +27,10 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponse
 from hedgecast.core.errors import HedgecastError, OverloadedError, UnavailableError
 from hedgecast.service.backend import BundleReference, DecideAnswer, DecideQuery, ModelDescription, resolve
 from hedgecast.service.budget import Budget
+from hedgecast.service.logs import REQUEST_ID, configure_logs
 from hedgecast.service.server import DecisionServer
 from hedgecast.service.settings import ServiceSettings
+from hedgecast.service.tracing import carrier, configure_tracing, stage
 from hedgecast_workers.plan import ServePlan
 
 if TYPE_CHECKING:
@@ -52,14 +56,17 @@ def application(plan: ServePlan) -> serve.Application:
         graceful_shutdown_timeout_s=plan.settings.drain_seconds + 5.0,
         **options,
     )
-    source = denoiser.bind(plan.bundle, plan.threads)
-    return cast(serve.Application, gateway.bind(plan.settings, solver.bind(plan.bundle, source)))
+    source = denoiser.bind(plan.bundle, plan.threads, plan.settings)
+    return cast(
+        serve.Application, gateway.bind(plan.settings, solver.bind(plan.bundle, source, plan.settings))
+    )
 
 
 class Denoiser:
     """Draws scenarios with ONNX Runtime."""
 
-    def __init__(self, bundle: BundleReference, threads: int) -> None:
+    def __init__(self, bundle: BundleReference, threads: int, settings: ServiceSettings) -> None:
+        _observed(settings, "denoiser")
         # Imported by the replicas that need torch and the solvers, not by the gateway and the driver.
         from hedgecast.registry.session import ScenarioSession
 
@@ -70,21 +77,30 @@ class Denoiser:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="draw")
 
     async def draw(
-        self, features: NDArray[np.float64], day_number: int, count: int, seed: int
+        self,
+        features: NDArray[np.float64],
+        day_number: int,
+        count: int,
+        seed: int,
+        trace: Mapping[str, str],
     ) -> NDArray[np.float32]:
-        """Paths (count, T, F) by wall-clock slot, in units of the data."""
-        work = self._pool.submit(self._session.draw, features[None], [day_number], count, seed)
-        paths = await asyncio.wrap_future(work)
+        """Paths (count, T, F) by wall-clock slot, in units of the data; ``trace`` names the caller's span."""
+        with stage("denoiser.draw", trace):
+            work = self._pool.submit(self._session.draw, features[None], [day_number], count, seed)
+            paths = await asyncio.wrap_future(work)
         return cast("NDArray[np.float32]", paths[0])
 
 
 class Solver:
     """Reads rows, asks a denoiser for scenarios, solves; a replica runs once it is warm."""
 
-    async def __init__(self, bundle: BundleReference, denoiser: DeploymentHandle) -> None:  # type: ignore[misc]
+    async def __init__(  # type: ignore[misc]
+        self, bundle: BundleReference, denoiser: DeploymentHandle, settings: ServiceSettings
+    ) -> None:
         from hedgecast.service.bundles import served_model, warm_up, warm_up_context
         from hedgecast.service.solve import conclude
 
+        _observed(settings, "solver")
         self._conclude = conclude
         self._model = served_model(bundle)
         self._denoiser = denoiser
@@ -98,11 +114,13 @@ class Solver:
         """The model."""
         return self._model.description
 
-    async def decide(self, query: DecideQuery) -> DecideAnswer | HedgecastError:
+    async def decide(self, query: DecideQuery, trace: Mapping[str, str]) -> DecideAnswer | HedgecastError:
         """The answer, or our error as a value: a raised one Serve would log as a failure of this replica."""
+        REQUEST_ID.set(query.request_id)
         budget = Budget(query.deadline_seconds)
         try:
-            return await self._decide(query, budget)
+            with stage("solver.decide", trace):
+                return await self._decide(query, budget)
         except HedgecastError as error:
             return error
         except asyncio.CancelledError:
@@ -120,11 +138,12 @@ class Solver:
         return cast(DecideAnswer, await self._run(finish, query, self._model, context, paths, budget))
 
     async def _draw(self, context: Context, count: int, seed: int) -> NDArray[np.float32]:
-        response = self._denoiser.draw.remote(context.features, context.day_number, count, seed)
+        response = self._denoiser.draw.remote(context.features, context.day_number, count, seed, carrier())
         return cast("NDArray[np.float32]", await _result(response))
 
     async def _run(self, function: Any, *arguments: Any) -> Any:
-        return await asyncio.wrap_future(self._pool.submit(function, *arguments))
+        run = contextvars.copy_context().run
+        return await asyncio.wrap_future(self._pool.submit(run, function, *arguments))
 
 
 class HandleBackend:
@@ -143,7 +162,7 @@ class HandleBackend:
     async def decide(self, query: DecideQuery) -> DecideAnswer:
         """The answer to ``query``; cancelling it cancels the replica's work."""
         resolve(await self.models(), query.model)
-        outcome: DecideAnswer | HedgecastError = await _result(self._solver.decide.remote(query))
+        outcome: DecideAnswer | HedgecastError = await _result(self._solver.decide.remote(query, carrier()))
         if isinstance(outcome, HedgecastError):
             raise outcome
         return outcome
@@ -153,6 +172,7 @@ class Gateway:
     """The gRPC server inside a replica; its health turns SERVING once a solver is warm."""
 
     async def __init__(self, settings: ServiceSettings, solver: DeploymentHandle) -> None:  # type: ignore[misc]
+        _observed(settings, "gateway")
         backend = HandleBackend(solver)
         self._server = DecisionServer(backend, settings)
         self._address = await self._server.start()
@@ -180,6 +200,12 @@ class Gateway:
         # Solvers answer only once they have drawn and solved.
         await backend.models()
         await self._server.set_ready()
+
+
+def _observed(settings: ServiceSettings, component: str) -> None:
+    """Logs and spans of this replica's process go where the settings say."""
+    configure_logs(settings)
+    configure_tracing(settings.trace_endpoint, component)
 
 
 async def _result(response: DeploymentResponse) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import dataclasses
 import time
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from hedgecast.service.backend import DecideAnswer, DecideQuery, ModelDescriptio
 from hedgecast.service.budget import Budget
 from hedgecast.service.decide import ServedModel
 from hedgecast.service.solve import conclude
+from hedgecast.service.tracing import stage
 
 
 class Draw(Protocol):
@@ -65,7 +67,9 @@ class LocalBackend:
         local = self._models[resolve(self._descriptions, query.model).full_name]
         budget = Budget(query.deadline_seconds)
         try:
-            work = asyncio.get_running_loop().run_in_executor(self._pool, _answer, query, local, budget)
+            # The thread goes on in the call's context: its span, and the request id of its log lines.
+            run = contextvars.copy_context().run
+            work = asyncio.get_running_loop().run_in_executor(self._pool, run, _answer, query, local, budget)
         except RuntimeError as error:
             raise UnavailableError("the service is going away: call another replica") from error
         try:
@@ -76,6 +80,11 @@ class LocalBackend:
 
 
 def _answer(query: DecideQuery, local: LocalModel, budget: Budget) -> DecideAnswer:
+    with stage("solver.decide"):
+        return _decide(query, local, budget)
+
+
+def _decide(query: DecideQuery, local: LocalModel, budget: Budget) -> DecideAnswer:
     model = local.model
     budget.check("reading the rows")
     started = time.perf_counter()
@@ -83,5 +92,6 @@ def _answer(query: DecideQuery, local: LocalModel, budget: Budget) -> DecideAnsw
     if query.validate_only:
         return DecideAnswer(model=model.description, solution=None)
     budget.check("drawing scenarios")
-    paths = local.draw(context, query.scenario_count, query.seed)
+    with stage("denoiser.draw"):
+        paths = local.draw(context, query.scenario_count, query.seed)
     return conclude(query, model, context, paths, budget, drawn_seconds=time.perf_counter() - started)

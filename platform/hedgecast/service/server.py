@@ -18,13 +18,16 @@ from hedgecast.rpc.v1 import (
     model_service_pb2_grpc,
 )
 from hedgecast.service.access import access_book
+from hedgecast.service.audit import AuditLog
 from hedgecast.service.backend import DecisionBackend
 from hedgecast.service.credentials import server_credentials
 from hedgecast.service.identity import Identity
 from hedgecast.service.interceptors import CallGuard
-from hedgecast.service.records import CallLog
+from hedgecast.service.metrics import MetricsPort, ServiceMetrics
+from hedgecast.service.records import CallLog, Recorder
 from hedgecast.service.servicers import DecisionServicer, ModelServicer
 from hedgecast.service.settings import ServiceSettings
+from hedgecast.service.tracing import CallSpans
 
 SERVICES = (
     decision_service_pb2.DESCRIPTOR.services_by_name["DecisionService"].full_name,
@@ -43,13 +46,24 @@ class DecisionServer:
         What decides.
     settings : ServiceSettings
         Where to listen, whom to trust, how much to take on.
+
+    Attributes
+    ----------
+    metrics : ServiceMetrics
+        What Prometheus reads.
     """
 
     def __init__(self, backend: DecisionBackend, settings: ServiceSettings) -> None:
         self._settings = settings
         self._health = health_aio.HealthServicer()
+        self.metrics = ServiceMetrics()
+        self._audit = AuditLog.of(settings, self.metrics.audit_record_left_out)
+        self._metrics_port: MetricsPort | None = None
+        recorders: list[Recorder] = [CallLog(), CallSpans(), self.metrics]
+        if self._audit is not None:
+            recorders.append(self._audit)
         self._server = grpc.aio.server(
-            interceptors=[CallGuard(settings, Identity.of(settings), access_book(settings), [CallLog()])],
+            interceptors=[CallGuard(settings, Identity.of(settings), access_book(settings), recorders)],
             options=_options(settings),
         )
         decision_service_pb2_grpc.add_DecisionServiceServicer_to_server(
@@ -61,6 +75,11 @@ class DecisionServer:
             (*SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME),
             self._server,
         )
+
+    @property
+    def metrics_address(self) -> str | None:
+        """HOST:PORT of the metrics while the server runs, where the settings ask for them."""
+        return None if self._metrics_port is None else self._metrics_port.address
 
     async def start(self) -> str:
         """Listen; the address comes back as HOST:PORT. Health is NOT_SERVING.
@@ -83,6 +102,8 @@ class DecisionServer:
                 f"cannot listen on {wanted}: the port is taken or not allowed; choose another (0: any)",
                 address=wanted,
             ) from error
+        if self._settings.metrics_port is not None:
+            self._metrics_port = MetricsPort(self.metrics, self._settings)
         await self._server.start()
         log.info("listening on %s:%d%s", host, port, " with TLS" if self._settings.secure else "")
         return f"{host}:{port}"
@@ -95,6 +116,12 @@ class DecisionServer:
         """Turn health to NOT_SERVING, let requests under way finish, then close the port."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self._settings.drain_seconds)
+        if self._metrics_port is not None:
+            self._metrics_port.close()
+            self._metrics_port = None
+        if self._audit is not None:
+            self._audit.close()
+            self._audit = None
 
     async def wait(self) -> None:
         """Return once the server has stopped."""

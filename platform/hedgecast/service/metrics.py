@@ -1,0 +1,149 @@
+"""Prometheus metrics of one server, and the port that they are read from.
+
+Labels come from what the server itself names (methods, resolved models, status codes), never from what a
+caller wrote: nobody can make the number of series grow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from hedgecast.core.errors import ConfigError
+from hedgecast.service.calls import Answered, Call
+from hedgecast.service.settings import ServiceSettings
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_ITERATIONS = (5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 75.0, 100.0)
+_TOTAL = "total"
+# What a solve that failed is called: these reasons are verdicts too.
+_FAILED_VERDICTS = frozenset({"NOT_CONVERGED", "INFEASIBLE", "UNBOUNDED", "SOLVE_FAILED"})
+
+
+class ServiceMetrics:
+    """Counts calls and what their answers tell; one registry of its own.
+
+    Attributes
+    ----------
+    registry : CollectorRegistry
+        Holds every metric below.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "hedgecast_requests",
+            "Calls that ended, by outcome.",
+            ("method", "code", "reason"),
+            registry=self.registry,
+        )
+        self._seconds = Histogram(
+            "hedgecast_request_seconds",
+            "From headers to outcome.",
+            ("method",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._under_way = Gauge(
+            "hedgecast_requests_under_way",
+            "Calls let in or being judged, waiting ones included.",
+            registry=self.registry,
+        )
+        self._stages = Histogram(
+            "hedgecast_stage_seconds",
+            "Work on one answer by stage; waiting is the time in queues and between processes.",
+            ("model", "stage"),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._scenarios = Counter(
+            "hedgecast_scenarios", "Scenarios drawn for answers.", ("model",), registry=self.registry
+        )
+        self._iterations = Histogram(
+            "hedgecast_solver_iterations",
+            "Of one solve.",
+            ("backend",),
+            buckets=_ITERATIONS,
+            registry=self.registry,
+        )
+        self._verdicts = Counter(
+            "hedgecast_solver_verdicts", "How solves ended.", ("verdict",), registry=self.registry
+        )
+        self._models = Gauge(
+            "hedgecast_model_info",
+            "1 for a model version that answered.",
+            ("model", "fingerprint"),
+            registry=self.registry,
+        )
+        self._regret = Gauge(
+            "hedgecast_realized_regret",
+            "Rolling mean regret of recorded outcomes, in the currency of the program.",
+            ("model",),
+            registry=self.registry,
+        )
+        self._left_out = Counter(
+            "hedgecast_audit_records_left_out", "Audit records that were not written.", registry=self.registry
+        )
+
+    def begun(self, call: Call, metadata: Sequence[tuple[str, str | bytes]]) -> None:  # noqa: ARG002
+        """Count a call as under way."""
+        self._under_way.inc()
+
+    def answered(self, call: Call, answered: Answered) -> None:  # noqa: ARG002
+        """Count what an answer tells."""
+        if answered.model:
+            self._models.labels(answered.model, answered.model_fingerprint).set(1)
+        if answered.fingerprint:
+            self._scenarios.labels(answered.model).inc(answered.scenarios)
+        if answered.verdict:
+            self._verdicts.labels(answered.verdict).inc()
+            self._iterations.labels(answered.backend).observe(answered.iterations)
+        known = {stage: seconds for stage, seconds in answered.stages.items() if stage != _TOTAL}
+        if _TOTAL in answered.stages:
+            known["waiting"] = max(answered.stages[_TOTAL] - sum(known.values()), 0.0)
+        for stage, seconds in known.items():
+            self._stages.labels(answered.model, stage).observe(seconds)
+
+    def ended(self, call: Call) -> None:
+        """Count the outcome."""
+        self._under_way.dec()
+        self._requests.labels(call.method, call.code, call.reason).inc()
+        self._seconds.labels(call.method).observe(call.seconds)
+        if call.reason in _FAILED_VERDICTS:
+            self._verdicts.labels(call.reason).inc()
+
+    def audit_record_left_out(self) -> None:
+        """Count an audit record that was not written."""
+        self._left_out.inc()
+
+    def set_realized_regret(self, model: str, regret: float) -> None:
+        """State the rolling realized regret of a model, NAME@VERSION, in its program's currency."""
+        self._regret.labels(model).set(regret)
+
+
+class MetricsPort:
+    """Answers Prometheus on a port until closed; see `ServiceSettings.metrics_port`.
+
+    Raises
+    ------
+    ConfigError
+        The port is taken or may not be used.
+    """
+
+    def __init__(self, metrics: ServiceMetrics, settings: ServiceSettings) -> None:
+        assert settings.metrics_port is not None
+        host, port = settings.metrics_host, settings.metrics_port
+        try:
+            self._server, self._thread = start_http_server(port, addr=host, registry=metrics.registry)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot give metrics on {host}:{port}: {error.strerror}; choose another port (0: any)"
+            ) from error
+        self.address = f"{host}:{self._server.server_port}"
+
+    def close(self) -> None:
+        """Close the port."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
