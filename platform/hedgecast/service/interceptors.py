@@ -9,13 +9,14 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
-from hedgecast.core.errors import DeadlineError, HedgecastError, OverloadedError
+from hedgecast.core.errors import DeadlineError, HedgecastError, InputError, OverloadedError
 from hedgecast.service.access import AccessBook
 from hedgecast.service.calls import REQUEST_ID_KEY, Call, request_id_in
 from hedgecast.service.identity import Identity
@@ -72,46 +73,49 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     def _guarded(
         self, handler: grpc.RpcMethodHandler, details: grpc.HandlerCallDetails
     ) -> grpc.RpcMethodHandler:
-        # One handler for the four kinds of methods, in gRPC's words: how many come in, how many go out.
+        # To gRPC every method takes a stream of requests, also those that take one: then identity, rights and
+        # places are seen to before a message is read, so that nobody can fill the memory with messages that
+        # are refused afterwards, and one that comes drop by drop is held to the deadline.
         async def one(incoming: Any, context: _Context) -> Any:
             async with self._guard(context, details) as call:
                 method = handler.stream_unary if handler.request_streaming else handler.unary_unary
-                answer = await method(self._admitted(handler, call, incoming), context)
+                answer = await method(await self._admitted(handler, call, incoming), context)
                 self._note_answer(call, answer)
                 return answer
 
         async def many(incoming: Any, context: _Context) -> AsyncIterator[Any]:
             async with self._guard(context, details) as call:
                 method = handler.stream_stream if handler.request_streaming else handler.unary_stream
-                answers = method(self._admitted(handler, call, incoming), context)
+                answers = method(await self._admitted(handler, call, incoming), context)
                 async with contextlib.aclosing(answers):
                     async for answer in answers:
                         self._note_answer(call, answer)
                         yield answer
 
-        kinds = {
-            (False, False): grpc.unary_unary_rpc_method_handler,
-            (False, True): grpc.unary_stream_rpc_method_handler,
-            (True, False): grpc.stream_unary_rpc_method_handler,
-            (True, True): grpc.stream_stream_rpc_method_handler,
-        }
-        return kinds[bool(handler.request_streaming), bool(handler.response_streaming)](
-            many if handler.response_streaming else one,
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
+        make, behavior = (
+            (grpc.stream_stream_rpc_method_handler, many)
+            if handler.response_streaming
+            else (grpc.stream_unary_rpc_method_handler, one)
         )
+        return make(behavior, _parser(handler.request_deserializer), handler.response_serializer)
 
-    def _admitted(self, handler: grpc.RpcMethodHandler, call: Call, incoming: Any) -> Any:
-        if not handler.request_streaming:
-            self._admit(call, incoming)
-            return incoming
+    async def _admitted(self, handler: grpc.RpcMethodHandler, call: Call, incoming: Any) -> Any:
+        """The stream of requests, or the one request; each is admitted when it is read."""
 
-        async def requests() -> AsyncIterator[Any]:
+        async def requests() -> AsyncGenerator[Any, None]:
             async for request in incoming:
+                if isinstance(request, Exception):
+                    raise request
                 self._admit(call, request)
                 yield request
 
-        return requests()
+        stream = requests()
+        if handler.request_streaming:
+            return stream
+        async with contextlib.aclosing(stream):
+            async for request in stream:
+                return request
+        raise InputError("the call ended without a request message")
 
     def _admit(self, call: Call, request: Any) -> None:
         asked = call.asked(request)
@@ -206,6 +210,18 @@ def _call(path: str, metadata: dict[str, str | bytes], peer: str) -> Call:
         incident=uuid.uuid4().hex,
         peer=peer,
     )
+
+
+def _parser(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """``parse`` with what cannot be parsed as a value: raised in here, gRPC would answer in its own words."""
+
+    def parsed(content: bytes) -> Any:
+        try:
+            return parse(content)
+        except DecodeError:
+            return InputError(f"the request's {len(content)} bytes are not a message of its type")
+
+    return parsed
 
 
 def _code_name(code: Any) -> str:

@@ -68,9 +68,9 @@ class ServiceSettings(BaseSettings):
     """What refused callers are told to wait, in seconds."""
     default_deadline_seconds: float = Field(default=60.0, gt=0)
     """Deadline of calls that set none, in seconds."""
-    max_streams_per_connection: int = Field(default=128, ge=1)
+    max_streams_per_connection: int = Field(default=64, ge=1)
     """Calls under way on one connection; HTTP/2 makes clients wait with more."""
-    max_connections: int = Field(default=1024, ge=1)
+    max_connections: int = Field(default=256, ge=1)
     """Connections at once; more are closed as they come."""
     handshake_seconds: float = Field(default=10.0, gt=0)
     """Time for TLS and HTTP/2 to begin on a new connection, in seconds."""

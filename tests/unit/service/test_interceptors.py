@@ -238,3 +238,56 @@ def test_the_id_in_the_metadata_is_used_where_the_request_has_none() -> None:
             assert (answer.request_id == sent) is kept
 
     _with_server(work)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_bytes_that_are_no_message_are_the_callers_error(method: str) -> None:
+    async def work(channel: grpc.aio.Channel, kinds: Kinds, ended: Ended) -> None:
+        call = getattr(channel, METHODS[method])(f"/{SERVICE}/{method}")
+        content = b"\xff\xff\xff no message"
+        with pytest.raises(grpc.aio.AioRpcError, match="not a message of its type") as caught:
+            await _first(call(iter([content]) if method.startswith("Many") else content, timeout=10))
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+    _with_server(work)
+
+
+async def _first(call: Any) -> Any:
+    if hasattr(call, "__aiter__"):
+        return [answer async for answer in call]
+    return await call
+
+
+@pytest.mark.parametrize("method", ["OneOne", "OneMany"])
+def test_a_call_without_a_message_is_the_callers_error(method: str) -> None:
+    async def work(channel: grpc.aio.Channel, kinds: Kinds, ended: Ended) -> None:
+        call = channel.stream_stream(f"/{SERVICE}/{method}")(timeout=10)
+        await call.done_writing()
+        with pytest.raises(grpc.aio.AioRpcError, match="without a request message") as caught:
+            await _first(call)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+    _with_server(work)
+
+
+@pytest.mark.parametrize("method", ["OneOne", "OneMany"])
+def test_a_message_that_never_comes_is_held_to_the_deadline(method: str) -> None:
+    async def work(channel: grpc.aio.Channel, kinds: Kinds, ended: Ended) -> None:
+        call = channel.stream_stream(f"/{SERVICE}/{method}")()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await _first(call)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+    _with_server(work, default_deadline_seconds=0.2)
+
+
+def test_who_may_not_call_is_refused_before_the_message_is_read() -> None:
+    """Nobody sends one here, and the answer comes all the same."""
+
+    async def work(channel: grpc.aio.Channel, kinds: Kinds, ended: Ended) -> None:
+        call = channel.stream_stream(f"/{SERVICE}/OneOne")(timeout=10)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await _first(call)
+        assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+    _with_server(work, table=AccessTable(default=Grant(methods=("Other",))))
