@@ -7,6 +7,7 @@ They take float64 tensors on the CPU under a neutral risk measure. The method is
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import functools
 import math
 import os
@@ -35,6 +36,7 @@ from hedgecast.decisions.kernels_pattern import (
     make_coefficients,
     make_pattern,
 )
+from hedgecast.decisions.kernels_settle import Settled, settle_contexts
 from hedgecast.decisions.kernels_tape import PASSES
 from hedgecast.programs.blocks import BlockProblem, SparseMatrix
 from hedgecast.programs.risk import EXPECTATION, Risk
@@ -147,6 +149,15 @@ class CompiledPoint:
             target[chosen] = padded.reshape(len(chosen), count, lanes, entries).transpose(0, 1, 3, 2)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class FirstPoint:
+    """First stages of interior points, from which the scenarios' parts follow."""
+
+    arrays: Results
+    barrier: FloatArray
+    """(B,) mean product of slacks and multipliers, in scaled costs."""
+
+
 class CompiledSolver:
     """The compiled loops for one batch: its numbers as arrays, the solve and the adjoint solve.
 
@@ -197,14 +208,41 @@ class CompiledSolver:
         kept: tuple[FloatArray, ...] = _THREAD.work
         return kept
 
-    def solve(self, limits: Limits, warm: Iterate | None = None) -> Outcome:
-        """The solution of every member; what the loops leave unsolved goes through the tensor path.
+    def settle(self, x: FloatArray, barrier: FloatArray) -> tuple[Settled, Results]:
+        """What scenarios bring to the first stage at a decision (B, n), and their central points there."""
+        result, _, _ = self._allocate(smoothing=False)
+        result.x[:] = x
+        return self._settle(result, barrier), result
 
-        ``warm`` holds interior points to start from; deterministic programs start cold all the same.
+    def _settle(self, result: Results, barrier: FloatArray) -> Settled:
+        B, n = result.x.shape
+        settled = Settled(np.empty((B, n)), np.empty((B, n, n)), np.zeros(B, np.int64))
+        _in_threads(
+            lambda part: settle_contexts(
+                self.pattern, self.coefficients, self.weight, self.measure, _ADJOINT_REGULARIZATION, barrier,
+                part, self.lanes, self.code, self._work(self.tiles), result, settled,
+            ),
+            B,
+        )  # fmt: skip
+        return settled
+
+    def solve(self, limits: Limits, warm: Iterate | None = None) -> Outcome:
+        """The solution of every member; what the loops leave unsolved goes through the tensor path."""
+        return self._solve_rest(limits, self.attempt(limits, warm))
+
+    def attempt(self, limits: Limits, warm: Iterate | FirstPoint | None = None) -> Outcome:
+        """What the loops find; not every member need have converged.
+
+        ``warm`` holds interior points to start from, or first stages of such points alone; deterministic
+        programs start cold all the same.
         """
         B = self.numbers.num_contexts
         result, report, central = self._allocate(limits.smoothing is not None)
-        if warm is not None and not self.deterministic:
+        if isinstance(warm, FirstPoint):
+            for name in ("x", "equality", "multiplier", "slack"):
+                getattr(result, name)[:] = getattr(warm.arrays, name)
+            self._settle(result, warm.barrier)
+        elif warm is not None and not self.deterministic:
             CompiledPoint(self.numbers.num_scenarios, result).put(torch.arange(B), warm)
         settings = Settings(limits.tolerance, limits.max_iterations, limits.smoothing or 0.0, _REGULARIZATION)
         if self.deterministic:
@@ -227,7 +265,7 @@ class CompiledSolver:
                 B,
             )  # fmt: skip
         point = CompiledPoint(self.numbers.num_scenarios, result)
-        outcome = Outcome(
+        return Outcome(
             iterate=point,
             central=CompiledPoint(self.numbers.num_scenarios, central) if limits.smoothing else None,
             quality=Quality(*map(torch.from_numpy, (report.primal, report.dual, report.gap, report.gap))),
@@ -236,7 +274,6 @@ class CompiledSolver:
             iterations=torch.from_numpy(report.iterations),
             costs=None if self.deterministic else torch.from_numpy(report.costs),
         )
-        return self._solve_rest(limits, outcome)
 
     def _allocate(self, smoothing: bool) -> tuple[Results, Report, Results]:
         B, S, p = self.numbers.num_contexts, self.numbers.num_scenarios, self.pattern
@@ -404,7 +441,7 @@ def _first_stage(problem: BlockProblem, numbers: Numbers) -> FirstStage:
         *by_rows(problem.A), _array(problem.a),
         *by_rows(problem.G), _array(problem.g),
         *indices(problem.O), *split(problem.O.values), *split(problem.o),
-        _array(problem.e), _array(numbers.cost_scale),
+        _array(problem.e), _array(numbers.cost_scale), np.empty((0, 0, 0)), np.empty((0, 0)),
     )  # fmt: skip
     return FirstStage(*parts)
 

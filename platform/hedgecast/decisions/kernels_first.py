@@ -40,6 +40,10 @@ class FirstStage(NamedTuple):
     e: FloatArray
     """(1 or B, 1 or S)."""
     cost_scale: FloatArray
+    cost_hessian: FloatArray
+    """(B, n, n) scaled, in place of P and O; empty where these count."""
+    cost_gradient: FloatArray
+    """(B, n) scaled, in place of q and o."""
 
 
 class Point(NamedTuple):
@@ -86,6 +90,9 @@ def expected_costs(
     ``weighted`` (S,) is each scenario's cost weight times its measure; results go to ``hessian`` (n, n)
     and ``gradient`` (n,).
     """
+    if f.cost_hessian.shape[0] > 0:
+        hessian[:], gradient[:] = f.cost_hessian[member], f.cost_gradient[member]
+        return
     hessian[:] = 0.0
     scale = f.cost_scale[member]
     values = own(f.P, member)

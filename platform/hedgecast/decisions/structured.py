@@ -24,6 +24,7 @@ from hedgecast.decisions.interior_point import Newton
 from hedgecast.decisions.iterates import Iterate, Outcome, Point, Quality
 from hedgecast.decisions.objective import first_cost_and_objective
 from hedgecast.decisions.scenario_blocks import analyze_blocks, pattern_key
+from hedgecast.decisions.screening import screened_solve
 from hedgecast.decisions.single_scenario import (
     mean_scenario,
     merge_stages,
@@ -185,7 +186,10 @@ class StructuredBackend:
                 compiled = CompiledSolver(part, index, numbers)
                 if start is not None:
                     start = shifted_point(Newton(index, numbers, risk), start)
-                outcome = compiled.solve(limits, start)
+                screened = None
+                if start is None:
+                    screened = screened_solve(compiled, part, index, numbers, limits)
+                outcome = compiled.solve(limits, start) if screened is None else screened
             elif valid.numel():
                 outcome = follow_central_path(index, numbers, risk, limits, start)
             findings = explain_failures(
