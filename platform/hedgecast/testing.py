@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import ipaddress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,6 +23,10 @@ from hedgecast.registry.bundle import Bundle
 from hedgecast.registry.evidence import ValidationDays
 from hedgecast.registry.package import package
 
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+_MINUTE = datetime.timedelta(minutes=1)
 _STUDY = """
 name = "tiny"
 
@@ -220,3 +227,55 @@ def reach(num_steps: int, last: int | None = None) -> float:
     heights = 0.5 * (torch.sin(angles[:-1]) + torch.sin(angles[1:]))
     parts = heights * (torch.pi / 2 / num_steps)
     return float(parts[-(last or num_steps) :].sum())
+
+
+class Authority:
+    """Issues loopback certificates into ``folder``: NAME.pem and NAME.key; ca.pem vouches for them.
+
+    Needs cryptography, which only tests and benchmarks install.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        folder.mkdir(exist_ok=True)
+        self.folder = folder
+        self.certificates = folder / "ca.pem"
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self.certificates.write_bytes(self._signed("test authority", self._key, authority=True, age=-_MINUTE))
+
+    def issue(self, who: str, *, file: str = "", age: datetime.timedelta | None = None) -> tuple[Path, Path]:
+        """Certificate and key of ``who``, valid for an hour from ``age`` (a minute ago) from now on."""
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate, secret = self.folder / f"{file or who}.pem", self.folder / f"{file or who}.key"
+        certificate.write_bytes(self._signed(who, key, authority=False, age=-_MINUTE if age is None else age))
+        form, coding = serialization.PrivateFormat.PKCS8, serialization.Encoding.PEM
+        secret.write_bytes(key.private_bytes(coding, form, serialization.NoEncryption()))
+        return certificate, secret
+
+    def _signed(
+        self, who: str, key: EllipticCurvePrivateKey, *, authority: bool, age: datetime.timedelta
+    ) -> bytes:
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes, serialization
+
+        def name(text: str) -> x509.Name:
+            return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
+
+        begin = datetime.datetime.now(datetime.UTC) + age
+        names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(name(who))
+            .issuer_name(name("test authority"))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(begin)
+            .not_valid_after(begin + 60 * _MINUTE)
+            .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+            .add_extension(names, critical=False)
+        )
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)

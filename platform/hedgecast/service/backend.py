@@ -229,11 +229,11 @@ def resolve(models: Sequence[ModelDescription], reference: str) -> ModelDescript
     ModelNotFoundError
         None is meant; the message lists the served ones.
     """
-    name, _, label = reference.partition("@")
+    name, at, label = reference.partition("@")
     candidates = [model for model in models if model.name == name]
-    if not label and len(candidates) == 1:
+    if not at and len(candidates) == 1:
         return candidates[0]
-    label = label or CHAMPION
+    label = label if at else CHAMPION
     for model in candidates:
         if label == model.version or label in model.aliases:
             return model
