@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format proto bench bench-solver bench-surrogate bench-decisions clean
+.PHONY: help install demo test check format proto bench bench-solver bench-surrogate bench-estimators bench-decisions clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -48,7 +48,7 @@ format: install  ## rewrite in the house format
 proto: install  ## generate platform/hedgecast/rpc/v1 from protos/
 	$(BIN)/python deploy/generate_protos.py
 
-bench: bench-solver bench-surrogate bench-decisions  ## all benchmarks
+bench: bench-solver bench-surrogate bench-estimators bench-decisions  ## all benchmarks
 
 bench-solver: install  ## the structured solve against its peers; results in benchmarks/results/
 	$(BIN)/python -m pip install --quiet -c deploy/constraints.txt -e '.[bench]'
@@ -56,6 +56,9 @@ bench-solver: install  ## the structured solve against its peers; results in ben
 
 bench-surrogate: install  ## the surrogate's gate on real history, held-out sets; results in benchmarks/results/
 	$(BIN)/python benchmarks/bench_surrogate.py
+
+bench-estimators: install  ## bias and variance of the estimators where the gradient is known; benchmarks/results/
+	$(BIN)/python benchmarks/bench_estimators.py
 
 # skfolio asks for cvxpy-base, which is cvxpy under another name in the same folder: without its dependencies.
 bench-decisions: install  ## methods on the benchmark tasks, hours; goes on where it stopped; docs/decisions.md
