@@ -36,7 +36,7 @@ from rich.table import Table
 
 from hedgecast.core.process import peak_memory_mib
 from hedgecast.decisions.kernels_emit import TILED
-from hedgecast.decisions.kernels_tape import tapes
+from hedgecast.decisions.kernels_writer import tapes
 from hedgecast.decisions.structured import StructuredBackend
 from hedgecast.programs.blocks import BlockProblem, SparseMatrix
 from hedgecast.programs.catalog import battery_storage, freight_routing, generation_scheduling

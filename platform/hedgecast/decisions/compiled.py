@@ -37,7 +37,7 @@ from hedgecast.decisions.kernels_pattern import (
     make_pattern,
 )
 from hedgecast.decisions.kernels_settle import Settled, settle_contexts
-from hedgecast.decisions.kernels_tape import PASSES
+from hedgecast.decisions.kernels_writer import PASSES
 from hedgecast.programs.blocks import BlockProblem, SparseMatrix
 from hedgecast.programs.risk import EXPECTATION, Risk
 

@@ -18,6 +18,7 @@ from hedgecast.decisions.kernels_first import (
     rows_times,
     solve_first,
 )
+from hedgecast.decisions.kernels_layout import OPTIONS, clear_sums
 from hedgecast.decisions.kernels_passes import (
     Block,
     add_lanes,
@@ -31,7 +32,6 @@ from hedgecast.decisions.kernels_passes import (
     spread,
 )
 from hedgecast.decisions.kernels_pattern import Coefficients, Pattern
-from hedgecast.decisions.kernels_tile import OPTIONS, clear_sums
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from hedgecast.decisions.kernels_tape import PASSES
+from hedgecast.decisions.kernels_writer import PASSES
 
 # Constants of the compiled loops: where each pass's address stands.
 BEGIN, PREDICT, FINISH, COSTS, RIGHT_SIDE, FORWARD, BACKWARD = range(len(PASSES))

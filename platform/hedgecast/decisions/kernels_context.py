@@ -15,14 +15,21 @@ from hedgecast.decisions.kernels_calls import BEGIN, FINISH, PREDICT, borrowed, 
 from hedgecast.decisions.kernels_first import (
     FirstStage,
     Point,
+    Scratch,
     add_rows_transposed,
     costs_in_x,
     expected_costs,
     factor_first,
+    first_point,
+    first_rows,
+    largest,
+    new_scratch,
     own,
     rows_times,
     solve_first,
+    symmetric_times,
 )
+from hedgecast.decisions.kernels_layout import OPTIONS, Lanes
 from hedgecast.decisions.kernels_passes import (
     Block,
     add_lanes,
@@ -36,7 +43,6 @@ from hedgecast.decisions.kernels_passes import (
     spread,
 )
 from hedgecast.decisions.kernels_pattern import Coefficients, Pattern, Values
-from hedgecast.decisions.kernels_tile import OPTIONS, Lanes
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -88,54 +94,6 @@ class Report(NamedTuple):
     converged: npt.NDArray[np.bool_]
     central_found: npt.NDArray[np.bool_]
     iterations: IntArray
-
-
-class Scratch(NamedTuple):
-    """First-stage arrays of one thread."""
-
-    hessian: FloatArray
-    """(n, n): the costs' part, constant over the iterations."""
-    gradient: FloatArray
-    factor: FloatArray
-    """(n + rows of A, n + rows of A)."""
-    accumulated: FloatArray
-    """(accumulators,): what the scenarios add to the matrix."""
-    dual_x: FloatArray
-    affine: FloatArray
-    """(n + rows of A,): right-hand sides, affine, centering and of second order."""
-    centering: FloatArray
-    second: FloatArray
-    step: FloatArray
-    residual_a: FloatArray
-    residual_g: FloatArray
-    """(rows of G,), as all that follow."""
-    ds: FloatArray
-    dz: FloatArray
-    terms: FloatArray
-    ratio: FloatArray
-    inverse_slack: FloatArray
-    no_terms: FloatArray
-
-
-@njit(**OPTIONS)
-def _new_scratch(p: Pattern, rows: int) -> Scratch:
-    n, size = p.num_first, p.envelope.shape[0]
-    return Scratch(
-        np.empty((n, n)), np.empty(n), np.empty((size, size)), np.empty(p.hessian_row.shape[0]), np.empty(n),
-        np.empty(size), np.empty(size), np.empty(size), np.empty(size), np.empty(size - n), np.empty(rows),
-        np.empty(rows), np.empty(rows), np.empty(rows), np.empty(rows), np.empty(rows), np.empty(rows),
-    )  # fmt: skip
-
-
-@njit(**OPTIONS)
-def largest(values: FloatArray) -> float:
-    """Largest absolute value; NaN if any is."""
-    out = 0.0
-    for value in values.flat:
-        out = max(out, abs(value))
-        if np.isnan(value):
-            return value
-    return out
 
 
 @njit(**OPTIONS)
@@ -191,28 +149,12 @@ def solve_contexts(
     tiles = result.w.shape[1]
     a = new_lanes(p, lanes)
     a.regularization[:] = settings.regularization
-    r = _new_scratch(p, f.g.shape[1])
+    r = new_scratch(p, f.g.shape[1])
     for member in members:
         d = pack_context(c, member, weight, measure, tiles, lanes)
         w, y, z, s = result.w[member], result.y[member], result.z[member], result.s[member]
         block = new_block(d, w, y, z, s, work, a, code)
         _solve_context(p, c, f, block, weight, measure, settings, member, a, r, warm, result, central, report)
-
-
-@njit(**OPTIONS)
-def _first_point(p: Pattern, f: FirstStage, member: int, step: FloatArray, point: Point) -> float:
-    """First-stage variables at the starting system's solution; the sum of its absolute slacks."""
-    n, rows = p.num_first, point.slack.shape[0]
-    point.x[:] = step[:n]
-    point.equality[:] = step[n:]
-    point.multiplier[:] = 1.0
-    g = own(f.g, member)
-    rows_times(f.g_ptr, f.g_col, own(f.G, member), point.x, point.slack)
-    total = 0.0
-    for r in range(rows):
-        point.slack[r] = g[r] - point.slack[r]
-        total += abs(point.slack[r])
-    return total
 
 
 @njit(**OPTIONS)
@@ -242,15 +184,6 @@ def clear(
     """Zero everything that `begin` adds up."""
     hessian[:], dual_x[:], affine_x[:], centering_x[:] = 0.0, 0.0, 0.0, 0.0
     primal[:], dual[:], product[:], off_center[:] = 0.0, 0.0, 0.0, 0.0
-
-
-@njit(**OPTIONS)
-def symmetric_times(matrix: FloatArray, x: FloatArray, plus: FloatArray, out: FloatArray) -> None:
-    """``out = matrix x + plus`` for a symmetric matrix."""
-    out[:] = plus
-    for i in range(x.shape[0]):
-        for j in range(x.shape[0]):
-            out[j] += matrix[i, j] * x[i]
 
 
 @njit(**OPTIONS)
@@ -398,7 +331,7 @@ def _solve_context(
         if not centering_only:
             step[:] = affine
             solve_first(envelope, factor, step)
-            ratio, products = _first_rows(
+            ratio, products = first_rows(
                 g_ptr, g_col, G, step, residual_g, multiplier, inverse_slack, floor, no_terms, ds, dz
             )
             for row in range(rows):
@@ -425,7 +358,7 @@ def _solve_context(
             terms[row] *= share
         solve_first(envelope, factor, step)
         a_second_share[:], a_barrier[:], a_ratio[:] = share, target - floor, 0.0
-        ratio, products = _first_rows(
+        ratio, products = first_rows(
             g_ptr, g_col, G, step, residual_g, multiplier, inverse_slack, target, terms, ds, dz
         )
         spread(step[:n], a_dx)
@@ -435,7 +368,7 @@ def _solve_context(
             finish_all(p, block, a)
         ratio = max(ratio, largest(a_ratio))
         if iteration == -1:
-            total = _first_point(p, f, member, step, point)
+            total = first_point(p, f, member, step, point)
             w[:], y[:] = dw, dy
             s += work_s
             _push_inside(block, total, count, point)
@@ -452,32 +385,6 @@ def _solve_context(
         for row in range(rows):
             slack[row] += length * ds[row]
             multiplier[row] += length * dz[row]
-
-
-@njit(**OPTIONS)
-def _first_rows(
-    g_ptr: IntArray,
-    g_col: IntArray,
-    G: FloatArray,
-    step: FloatArray,
-    residual: FloatArray,
-    multiplier: FloatArray,
-    inverse_slack: FloatArray,
-    target: float,
-    second: FloatArray,
-    ds: FloatArray,
-    dz: FloatArray,
-) -> tuple[float, float]:
-    """Steps of the slacks and multipliers of G; one over the longest step, and sum of ds dz."""
-    ratio, products = 0.0, 0.0
-    rows_times(g_ptr, g_col, G, step, ds)
-    for r in range(ds.shape[0]):
-        ds[r] = -residual[r] - ds[r]
-        relative = ds[r] * inverse_slack[r]
-        dz[r] = target * inverse_slack[r] - second[r] - multiplier[r] * (1.0 + relative)
-        ratio = max(ratio, max(-relative, -dz[r] / multiplier[r]))
-        products += ds[r] * dz[r]
-    return ratio, products
 
 
 @njit(**OPTIONS)

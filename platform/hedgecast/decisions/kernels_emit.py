@@ -17,7 +17,8 @@ import numpy.typing as npt
 from llvmlite import ir
 
 from hedgecast.decisions.kernels_pattern import Pattern
-from hedgecast.decisions.kernels_tape import PASSES, Operation, tapes
+from hedgecast.decisions.kernels_tape import Operation
+from hedgecast.decisions.kernels_writer import PASSES, tapes
 
 LANES = 8
 """Scenarios of a tile: the doubles of one 512-bit register, two of 256 bits."""
@@ -60,7 +61,7 @@ class Code:
     """Machine code of all passes of a template."""
 
     addresses: npt.NDArray[np.int64]
-    """In the order of `hedgecast.decisions.kernels_tape.PASSES`."""
+    """In the order of `hedgecast.decisions.kernels_writer.PASSES`."""
     engine: Any
     """Owns the code."""
 

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from hedgecast.decisions.kernels_tile import OPTIONS
+from hedgecast.decisions.kernels_layout import OPTIONS
+from hedgecast.decisions.kernels_pattern import Pattern
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -227,3 +228,103 @@ def solve_first(first: IntArray, factor: FloatArray, rhs: FloatArray) -> None:
         value = rhs[i]
         for j in range(first[i], i):
             rhs[j] -= factor[i, j] * value
+
+
+class Scratch(NamedTuple):
+    """First-stage arrays of one thread."""
+
+    hessian: FloatArray
+    """(n, n): the costs' part, constant over the iterations."""
+    gradient: FloatArray
+    factor: FloatArray
+    """(n + rows of A, n + rows of A)."""
+    accumulated: FloatArray
+    """(accumulators,): what the scenarios add to the matrix."""
+    dual_x: FloatArray
+    affine: FloatArray
+    """(n + rows of A,): right-hand sides, affine, centering and of second order."""
+    centering: FloatArray
+    second: FloatArray
+    step: FloatArray
+    residual_a: FloatArray
+    residual_g: FloatArray
+    """(rows of G,), as all that follow."""
+    ds: FloatArray
+    dz: FloatArray
+    terms: FloatArray
+    ratio: FloatArray
+    inverse_slack: FloatArray
+    no_terms: FloatArray
+
+
+@njit(**OPTIONS)
+def new_scratch(p: Pattern, rows: int) -> Scratch:
+    """Room for a template with ``rows`` rows of G."""
+    n, size = p.num_first, p.envelope.shape[0]
+    return Scratch(
+        np.empty((n, n)), np.empty(n), np.empty((size, size)), np.empty(p.hessian_row.shape[0]), np.empty(n),
+        np.empty(size), np.empty(size), np.empty(size), np.empty(size), np.empty(size - n), np.empty(rows),
+        np.empty(rows), np.empty(rows), np.empty(rows), np.empty(rows), np.empty(rows), np.empty(rows),
+    )  # fmt: skip
+
+
+@njit(**OPTIONS)
+def largest(values: FloatArray) -> float:
+    """Largest absolute value; NaN if any is."""
+    out = 0.0
+    for value in values.flat:
+        out = max(out, abs(value))
+        if np.isnan(value):
+            return value
+    return out
+
+
+@njit(**OPTIONS)
+def symmetric_times(matrix: FloatArray, x: FloatArray, plus: FloatArray, out: FloatArray) -> None:
+    """``out = matrix x + plus`` for a symmetric matrix."""
+    out[:] = plus
+    for i in range(x.shape[0]):
+        for j in range(x.shape[0]):
+            out[j] += matrix[i, j] * x[i]
+
+
+@njit(**OPTIONS)
+def first_rows(
+    g_ptr: IntArray,
+    g_col: IntArray,
+    G: FloatArray,
+    step: FloatArray,
+    residual: FloatArray,
+    multiplier: FloatArray,
+    inverse_slack: FloatArray,
+    target: float,
+    second: FloatArray,
+    ds: FloatArray,
+    dz: FloatArray,
+) -> tuple[float, float]:
+    """Steps of the slacks and multipliers of G; one over the longest step, and sum of ds dz."""
+    ratio, products = 0.0, 0.0
+    rows_times(g_ptr, g_col, G, step, ds)
+    for r in range(ds.shape[0]):
+        ds[r] = -residual[r] - ds[r]
+        relative = ds[r] * inverse_slack[r]
+        dz[r] = target * inverse_slack[r] - second[r] - multiplier[r] * (1.0 + relative)
+        ratio = max(ratio, max(-relative, -dz[r] / multiplier[r]))
+        products += ds[r] * dz[r]
+    return ratio, products
+
+
+@njit(**OPTIONS)
+def first_point(p: Pattern, f: FirstStage, member: int, step: FloatArray, point: Point) -> float:
+    """First-stage variables at the starting system's solution; the sum of its absolute slacks."""
+    n, rows = p.num_first, point.slack.shape[0]
+    point.x[:] = step[:n]
+    point.equality[:] = step[n:]
+    point.multiplier[:] = 1.0
+    g = own(f.g, member)
+    rows_times(f.g_ptr, f.g_col, own(f.G, member), point.x, point.slack)
+    total = 0.0
+    for r in range(rows):
+        point.slack[r] = g[r] - point.slack[r]
+        total += abs(point.slack[r])
+    return total

@@ -19,6 +19,7 @@ from hedgecast.decisions.kernels_context import (
     STEP_FRACTION,
     Settings,
 )
+from hedgecast.decisions.kernels_layout import OPTIONS, Lanes, Tile, clear_sums
 from hedgecast.decisions.kernels_passes import (
     Block,
     Packed,
@@ -33,7 +34,6 @@ from hedgecast.decisions.kernels_passes import (
     tile_of,
 )
 from hedgecast.decisions.kernels_pattern import Coefficients, Pattern, Values
-from hedgecast.decisions.kernels_tile import OPTIONS, Lanes, Tile, clear_sums
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -23,11 +23,9 @@ from hedgecast.decisions.kernels_calls import (
     run,
 )
 from hedgecast.decisions.kernels_first import own
+from hedgecast.decisions.kernels_layout import OPTIONS, Lanes, Tile
 from hedgecast.decisions.kernels_pattern import Coefficients, Pattern, Values
 from hedgecast.decisions.kernels_tile import (
-    OPTIONS,
-    Lanes,
-    Tile,
     adjoint_backward,
     adjoint_forward,
     adjoint_right_side,

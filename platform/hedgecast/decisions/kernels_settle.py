@@ -14,9 +14,9 @@ from numba import njit
 
 from hedgecast.decisions.kernels_calls import BEGIN, FINISH, PREDICT, borrowed, run
 from hedgecast.decisions.kernels_context import MOST_CENTERING, STEP_FRACTION, Results, largest_of
+from hedgecast.decisions.kernels_layout import OPTIONS, Lanes, clear_sums
 from hedgecast.decisions.kernels_passes import Block, add_lanes, new_block, new_lanes, pack_context, spread
 from hedgecast.decisions.kernels_pattern import Coefficients, Pattern
-from hedgecast.decisions.kernels_tile import OPTIONS, Lanes, clear_sums
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -15,106 +15,14 @@ The equations are those of `hedgecast.decisions.interior_point` without risk. On
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from hedgecast.decisions.kernels_layout import OPTIONS, Lanes, Tile
 from hedgecast.decisions.kernels_pattern import Pattern
 
 FloatArray = npt.NDArray[np.float64]
-
-# Reassociation and contraction only: NaN and infinity keep their meaning.
-OPTIONS: dict[str, Any] = {
-    "cache": True,
-    "nogil": True,
-    "error_model": "numpy",
-    "fastmath": {"contract", "reassoc", "arcp", "nsz"},
-}
-
-
-class Tile(NamedTuple):
-    """State of one tile, (entries, lanes) each; all tiles of a context lie one after the other."""
-
-    w: FloatArray
-    y: FloatArray
-    z: FloatArray
-    s: FloatArray
-    dw: FloatArray
-    dy: FloatArray
-    work_z: FloatArray
-    """Row residual, then the multiplier's step."""
-    work_s: FloatArray
-    """Second-order term over the slack, then the slack's step."""
-    inverse_s: FloatArray
-    residual_y: FloatArray
-    factor: FloatArray
-    """(nodes + entries, lanes): inverse pivots, then L."""
-    affine: FloatArray
-    """(nodes, lanes): forward-eliminated right-hand side."""
-    centering: FloatArray
-    """(nodes, lanes): its derivative in the barrier."""
-    V: FloatArray
-    U: FloatArray
-    W: FloatArray
-    T: FloatArray
-    Q: FloatArray
-    R: FloatArray
-    c: FloatArray
-    h: FloatArray
-    k: FloatArray
-    weight: FloatArray
-    """(1, lanes): cost weight in the scenario's own units."""
-    measure: FloatArray
-    """(1, lanes): zero in lanes that only pad."""
-
-
-class Lanes(NamedTuple):
-    """Per-lane sums and maxima over the rows and tiles, and the scratch of a tile."""
-
-    x: FloatArray
-    """(n, lanes): the first-stage point."""
-    dx: FloatArray
-    hessian: FloatArray
-    """(accumulators, lanes)."""
-    dual_x: FloatArray
-    """(n, lanes): scenarios' part of the stationarity in x."""
-    affine_x: FloatArray
-    """(n, lanes): what the blocks add to the affine right-hand side in x."""
-    centering_x: FloatArray
-    second_x: FloatArray
-    length: FloatArray
-    """(lanes,): step just taken."""
-    floor: FloatArray
-    barrier: FloatArray
-    """(lanes,): target of the corrected step less the floor."""
-    second_share: FloatArray
-    """(lanes,): one where the second-order terms are used, zero in a centering step."""
-    primal: FloatArray
-    """(lanes,): largest row residual."""
-    dual: FloatArray
-    product: FloatArray
-    """(lanes,): sum of slack times multiplier, weighted."""
-    second: FloatArray
-    """(lanes,): sum of the affine steps' products, weighted."""
-    ratio: FloatArray
-    """(lanes,): one over the longest step."""
-    off_center: FloatArray
-    regularization: FloatArray
-    """(lanes,): added to pivots."""
-    nodes: FloatArray
-    """(nodes, lanes) scratch."""
-    gradient: FloatArray
-    """(m, lanes) scratch: stationarity in w."""
-    row: FloatArray
-    """(4, lanes) scratch."""
-
-
-# The loops below index two-dimensional arrays directly and call nothing inside: a call that takes a row
-# costs more than the row's arithmetic (1.34 against 0.19 ns per entry, compiler 0.68), because array
-# views are counted and the loop behind the call is not vectorized with what surrounds it. Each loop is
-# written twice, for a value shared by all lanes and for one that varies.
 
 
 @njit(**OPTIONS)
@@ -574,16 +482,3 @@ def recourse_costs(p: Pattern, t: Tile, a: Lanes, out: FloatArray) -> None:
         row, col = p.q_row[e], p.q_col[e]
         for lane in range(lanes):
             out[lane] += 0.5 * t.Q[e, 0 if q_shared else lane] * t.w[row, lane] * t.w[col, lane]
-
-
-@njit(**OPTIONS)
-def clear_sums(a: Lanes) -> None:
-    """Zero everything that `begin` adds up."""
-    a.hessian[:] = 0.0
-    a.dual_x[:] = 0.0
-    a.affine_x[:] = 0.0
-    a.centering_x[:] = 0.0
-    a.primal[:] = 0.0
-    a.dual[:] = 0.0
-    a.product[:] = 0.0
-    a.off_center[:] = 0.0

@@ -31,7 +31,7 @@ from hedgecast.decisions.kernels_context import Results
 from hedgecast.decisions.kernels_first import expected_costs
 from hedgecast.decisions.kernels_pattern import Pattern
 from hedgecast.decisions.kernels_settle import Settled
-from hedgecast.decisions.kernels_tape import Component, components
+from hedgecast.decisions.kernels_writer import Component, components
 from hedgecast.programs.blocks import BlockProblem, SparseMatrix
 
 FloatArray = npt.NDArray[np.float64]

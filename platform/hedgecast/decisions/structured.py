@@ -286,7 +286,8 @@ class StructuredBackend:
                 return found
         made = BlockIndex(analyze_blocks(problem, has_risk=has_risk), problem)
         with self._lock:
-            self._indices[key] = made
+            # Another thread may have been faster: one analysis of a template, and one code generated for it.
+            made = self._indices.setdefault(key, made)
             while len(self._indices) > _CACHED_TEMPLATES:
                 self._indices.popitem(last=False)
         return made

@@ -24,7 +24,8 @@ from hedgecast.decisions.kernels_passes import (
     predict_all,
 )
 from hedgecast.decisions.kernels_pattern import make_coefficients, make_pattern
-from hedgecast.decisions.kernels_tape import PASSES, Tape, components, tapes
+from hedgecast.decisions.kernels_tape import Tape
+from hedgecast.decisions.kernels_writer import PASSES, components, tapes
 from hedgecast.decisions.scenario_blocks import analyze_blocks
 from hedgecast.decisions.structured import StructuredBackend
 
