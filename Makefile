@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format proto bench bench-solver bench-surrogate bench-estimators bench-decisions clean
+.PHONY: help install demo test check format proto bench bench-solver bench-surrogate bench-estimators bench-decisions fuzz clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -64,6 +64,9 @@ bench-estimators: install  ## bias and variance of the estimators where the grad
 bench-decisions: install  ## methods on the benchmark tasks, hours; goes on where it stopped; docs/decisions.md
 	$(BIN)/python -m pip install --quiet --no-deps 'skfolio>=1.12,<2' 'plotly>=6'
 	$(BIN)/python benchmarks/bench_decisions.py
+
+fuzz: install  ## over 20,000 hostile inputs against a real server; benchmarks/results/fuzz_service.json
+	$(BIN)/python benchmarks/fuzz_service.py --output benchmarks/results/fuzz_service.json
 
 clean:  ## remove the environment and what runs wrote
 	rm -rf $(VENV) runs build dist
