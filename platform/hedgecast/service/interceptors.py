@@ -1,6 +1,6 @@
 """What surrounds every call of our own services: identity, rights, load, deadline, errors, records.
 
-Health and reflection pass untouched: a probe must be answered under load and without a token.
+Health and reflection pass: a probe must be answered under load and without a token.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         """The handler, guarded where it is one of ours."""
         handler = await continuation(handler_call_details)
         if handler is None or not handler_call_details.method.startswith(_OWN_SERVICES):
-            return handler
+            return _careful(handler)
         return self._guarded(handler, handler_call_details)
 
     def _guarded(
@@ -226,6 +226,20 @@ def _parser(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
             return InputError(f"the request's {len(content)} bytes are not a message of its type")
 
     return parsed
+
+
+def _careful(handler: grpc.RpcMethodHandler | None) -> grpc.RpcMethodHandler | None:
+    """A unary handler that is not ours (Health.Check), with a status of ours for what is no message."""
+    if handler is None or handler.request_streaming or handler.response_streaming:
+        return handler
+
+    async def behavior(request: Any, context: _Context) -> Any:
+        if isinstance(request, Exception):
+            await context.abort(rule_of(request).code, str(request))
+        return await handler.unary_unary(request, context)
+
+    parser = _parser(handler.request_deserializer)
+    return grpc.unary_unary_rpc_method_handler(behavior, parser, handler.response_serializer)
 
 
 def _code_name(code: Any) -> str:

@@ -74,6 +74,14 @@ def test_health_is_per_service_and_waits_for_warmth(local_backend: LocalBackend,
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+def test_bytes_that_are_no_health_request_are_the_callers_error(local_backend: LocalBackend) -> None:
+    with background_server(local_backend, _settings()) as address, grpc.insecure_channel(address) as channel:
+        with pytest.raises(grpc.RpcError, match="not a message of its type") as caught:
+            channel.unary_unary("/grpc.health.v1.Health/Check")(b"\xff\xff", timeout=5)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert _health(channel) == 1
+
+
 def test_reflection_lists_and_describes_the_services(local_backend: LocalBackend) -> None:
     with background_server(local_backend, _settings()) as address, grpc.insecure_channel(address) as channel:
         database = ProtoReflectionDescriptorDatabase(channel)
