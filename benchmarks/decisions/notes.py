@@ -15,10 +15,12 @@ their products the groups that help on the last 511 training days leave it out, 
 others ends at the same groups, so this is the table of both. Kept: past load, holiday, daylight saving,
 season, day off, second harmonic, load by season. Published best: 3.153; field's floor about 3.0.
 
-Joint training is better than ridge-residual and than two-stage diffusion from 200 scenarios on; at 25 the
-interval holds zero, and scaled residuals cost less. It pays with realism: the central 90 % band holds 79 %
-instead of 89 % of hours at 200 scenarios, and CRPS rises by 7 %. The balance here is the plain weighted sum,
-with a task share of 0.9.
+Five seeds. Joint training is better than two-stage diffusion at every count, and than ridge-residual from 200
+scenarios on; at 25 the interval against it holds zero, and scaled residuals cost less. It pays with realism:
+the central 90 % band holds 77 % instead of 88 % of hours at 200 scenarios, and CRPS rises by 7 %. The balance
+here is the plain weighted sum with a task share of 0.9; the promotion gate would refuse it for its coverage.
+On the validation days, one seed and 200 scenarios, the budget of realism keeps 84 % at 3.54 a day, where the
+weighted sum has 79 % at 3.47.
 """,
     "battery": """
 Two seeds. Joint training is better than ridge-residual at every count, and than the two-stage diffusion that
@@ -26,5 +28,13 @@ it starts from (-0.25 at 200 scenarios), with the coverage kept. It is not bette
 with a covariance, trained on the decision or not: the differences among these three hold zero. One path
 (dfl-point) does as well as ridge-residual at 25 scenarios and worse from 200 on: it cannot hedge. The tail
 cost that the program asks for (CVaR) falls from 12.9 to 6.0 at 200 scenarios.
+""",
+    "retail": """
+Two seeds, 100 test days. The point forecast is the best here, and better than every method with scenarios;
+training it on the decision changes nothing. Of the others the one-pass generator on the energy score
+(scoring-rule) is best, better than ridge-residual from 200 scenarios on; joint training is a little better
+than the two-stage diffusion that it starts from (-1.7 of 430) and not shown to differ from ridge-residual.
+The normal laws lose half of the profit, and their 90 % bands hold 96 to 98 % of the days. Why the mean does so
+well has not been looked into.
 """,
 }
