@@ -34,7 +34,7 @@ Two seeds, 100 test days. The point forecast is the best here, and better than e
 training it on the decision changes nothing. Of the others the one-pass generator on the energy score
 (scoring-rule) is best, better than ridge-residual from 200 scenarios on; joint training is a little better
 than the two-stage diffusion that it starts from (-1.7 of 430) and not shown to differ from ridge-residual.
-The normal laws lose half of the profit, and their 90 % bands hold 96 to 98 % of the days. Why the mean does so
-well has not been looked into.
+The normal laws lose half of the profit, and their 90 % bands hold 96 to 98 % of the days. Why the mean does
+so well has not been looked into.
 """,
 }
