@@ -13,6 +13,7 @@ import multiprocessing
 import cvxpy as cp
 import torch
 
+from hedgecast.decisions.screening import LEAST_ROWS
 from hedgecast.programs.program import TwoStageProgram
 
 
@@ -44,10 +45,13 @@ def _scenarios(count: int) -> torch.Tensor:
 
 
 def _contexts() -> None:
-    """Decisions under several scenarios, and their gradients with and without smoothing."""
+    """Decisions under several scenarios, and their gradients with and without smoothing; under very many."""
     program = _program()
     for smoothing in (0.0, 1e-3):
         program.layer(smoothing=smoothing)(_scenarios(4)).sum().backward()
+    assert program.template is not None
+    many = LEAST_ROWS // program.template.scenario.V.shape[0] + 1
+    program.solve(_scenarios(many).detach()[:1])
 
 
 def _deterministic() -> None:
