@@ -88,6 +88,8 @@ class RawSolution:
     certificate: Tensor | None = None
     """(B, S, rows of the canonical recourse stage): Farkas multipliers of infeasible members, the
     largest over all rows (the first stage's included) of the order of one."""
+    slope_given: Tensor | None = None
+    """(B, K) derivative of the least objective with respect to the given entries, where it was asked for."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,6 +171,24 @@ class Backend(Protocol):
         ...
 
 
+@runtime_checkable
+class PricingBackend(Backend, Protocol):
+    """A solver whose multipliers tell what the given parameters are worth."""
+
+    def solve_with_slopes(
+        self,
+        program: TwoStageProgram,
+        inputs: Inputs,
+        *,
+        risk: Risk,
+        benchmarks: Tensor | None,
+        tolerance: float,
+        max_iterations: int,
+    ) -> RawSolution:
+        """As `solve`, with ``slope_given``."""
+        ...
+
+
 class BlockSolution(Protocol):
     """What a `BlockBackend` returns; ``x`` and the costs carry gradients."""
 
@@ -207,6 +227,18 @@ class BlockSolution(Protocol):
     @property
     def iterations(self) -> Tensor:
         """(B,)."""
+
+    @property
+    def weights(self) -> Tensor:
+        """(B, S): how much each scenario's cost weighs at the optimum."""
+
+    @property
+    def equality_dual(self) -> Tensor:
+        """(B, rows of A)."""
+
+    @property
+    def inequality_dual(self) -> Tensor:
+        """(B, rows of G), nonnegative."""
 
     @property
     def recourse_equality_dual(self) -> Tensor:

@@ -10,8 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from hedgecast.core.errors import ProgramError
-from hedgecast.programs.backend import MAX_ITERATIONS, BlockBackend, Inputs, RawSolution, StageValue
+from hedgecast.programs.backend import (
+    MAX_ITERATIONS,
+    BlockBackend,
+    BlockSolution,
+    Inputs,
+    RawSolution,
+    StageValue,
+)
 from hedgecast.programs.blocks import BlockProblem, SparseMatrix, recourse_alone
+from hedgecast.programs.lagrangian import recourse_lagrangian, value_slopes
 from hedgecast.programs.risk import EXPECTATION, Risk
 from hedgecast.programs.solution import Verdict
 from hedgecast.programs.template import Template
@@ -45,6 +53,45 @@ class ProgramBackend:
         max_iterations: int,
     ) -> RawSolution:
         """The best decisions for a batch; see `hedgecast.programs.backend`."""
+        return self._solve(program, inputs, risk, benchmarks, tolerance, max_iterations)[0]
+
+    def solve_with_slopes(
+        self,
+        program: TwoStageProgram,
+        inputs: Inputs,
+        *,
+        risk: Risk,
+        benchmarks: Tensor | None,
+        tolerance: float,
+        max_iterations: int,
+    ) -> RawSolution:
+        """The same with the objective's derivative in the given parameters, from the multipliers."""
+        raw, found = self._solve(program, inputs, risk, benchmarks, tolerance, max_iterations)
+        slopes = value_slopes(_template(program), inputs.uncertain, inputs.given, found)
+        if risk.on_regret and not risk.neutral:
+            apart = self.solve_with_slopes(
+                program,
+                inputs.apart(),
+                risk=EXPECTATION,
+                benchmarks=None,
+                tolerance=tolerance,
+                max_iterations=max_iterations,
+            )
+            assert apart.slope_given is not None
+            tail = found.weights - (1.0 - risk.beta) * inputs.probabilities
+            by_scenario = apart.slope_given.reshape(*tail.shape, -1)
+            slopes = slopes - (tail[:, :, None] * by_scenario).sum(dim=1)
+        return dataclasses.replace(raw, slope_given=slopes)
+
+    def _solve(
+        self,
+        program: TwoStageProgram,
+        inputs: Inputs,
+        risk: Risk,
+        benchmarks: Tensor | None,
+        tolerance: float,
+        max_iterations: int,
+    ) -> tuple[RawSolution, BlockSolution]:
         template = _template(program)
         with torch.no_grad():
             found = self.blocks.solve_blocks(
@@ -58,7 +105,7 @@ class ProgramBackend:
             )
             # Rows of the block form are sums of -(A v + b); canonical multipliers are those of A v + b.
             source = torch.as_tensor(template.scenario.source).to(inputs.uncertain)
-            return RawSolution(
+            raw = RawSolution(
                 flat=found.x[:, : program.num_decision],
                 first_cost=found.first_cost,
                 recourse_costs=found.scenario_costs,
@@ -69,6 +116,7 @@ class ProgramBackend:
                 iterations=found.iterations,
                 certificate=-(found.certificate @ source) if bool(source.isfinite().all()) else None,
             )
+        return raw, found
 
     def evaluate(
         self, compiled: CompiledStage, decision: Tensor, uncertain: Tensor, given: Tensor, *, tolerance: float
@@ -95,7 +143,7 @@ class ProgramBackend:
                     smoothing=0.0,
                 )
             solved = found.verdicts == Verdict.OPTIMAL
-            saddle = _lagrangian(
+            saddle = recourse_lagrangian(
                 problem,
                 torch.where(solved[:, None, None], found.w, 0.0),
                 torch.where(solved[:, None, None], found.recourse_equality_dual, 0.0),
@@ -174,11 +222,3 @@ def detached(problem: BlockProblem) -> BlockProblem:
         elif isinstance(value, Tensor):
             changes[field.name] = value.detach()
     return dataclasses.replace(problem, **changes)
-
-
-def _lagrangian(problem: BlockProblem, w: Tensor, y: Tensor, z: Tensor) -> Tensor:
-    """(M,) Lagrangian of the recourse at multipliers y of W w = h and z of V w <= k."""
-    curvature = (problem.Q.times(w) * w).sum(dim=2)
-    cost = problem.e + 0.5 * curvature + (problem.c * w).sum(dim=2)
-    cost = cost + (y * (problem.W.times(w) - problem.h)).sum(dim=2)
-    return (cost + (z * (problem.V.times(w) - problem.k)).sum(dim=2)).sum(dim=1)

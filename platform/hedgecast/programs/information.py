@@ -170,8 +170,6 @@ def gap_interval(
     SolveError
         A replication has no optimum.
     """
-    if not 0.0 < confidence < 1.0:
-        raise ConfigError(f"confidence = {confidence}: must lie between 0 and 1", key="confidence")
     flat = program.flatten(decision).detach()
     gaps = []
     for scenarios in batches:
@@ -179,16 +177,31 @@ def gap_interval(
         with torch.no_grad():
             costs = program.value(flat, scenarios, given, backend=backend, tolerance=tolerance)
         gaps.append(costs.mean(dim=1) - best.objective)
-    if len(gaps) < 2:
-        raise ShapeError(f"{len(gaps)} replications: an interval needs at least two batches of scenarios")
-    table = torch.stack(gaps, dim=1)
-    error = table.std(dim=1) / math.sqrt(len(gaps))
-    quantile = float(student.ppf(confidence, df=len(gaps) - 1))
-    mean = table.mean(dim=1)
+    if not gaps:
+        raise ShapeError("no replication: an interval needs at least two batches of scenarios")
+    return interval_of(torch.stack(gaps, dim=1), confidence)
+
+
+def interval_of(gaps: Tensor, confidence: float) -> GapInterval:
+    """The interval that independent replications' gaps (B, R) make; see `gap_interval`.
+
+    Raises
+    ------
+    ConfigError, ShapeError
+        The confidence is out of range, or there are fewer than two replications.
+    """
+    if not 0.0 < confidence < 1.0:
+        raise ConfigError(f"confidence = {confidence}: must lie between 0 and 1", key="confidence")
+    count = gaps.shape[1]
+    if count < 2:
+        raise ShapeError(f"{count} replications: an interval needs at least two batches of scenarios")
+    error = gaps.std(dim=1) / math.sqrt(count)
+    quantile = float(student.ppf(confidence, df=count - 1))
+    mean = gaps.mean(dim=1)
     return GapInterval(
         gap=mean,
         standard_error=error,
         upper=(mean + quantile * error).clamp(min=0.0),
         confidence=confidence,
-        replications=table,
+        replications=gaps,
     )

@@ -210,6 +210,7 @@ class TwoStageProgram:
         backend: str | None = None,
         tolerance: float | None = None,
         max_iterations: int = MAX_ITERATIONS,
+        slopes: bool = False,
     ) -> Decision:
         """Decisions of a batch of contexts, without gradient; failures are verdicts.
 
@@ -224,6 +225,8 @@ class TwoStageProgram:
         tolerance : float, optional
             Relative residuals and gap; 1e-7 in float64 and 1e-4 in float32 where left out.
         max_iterations : int
+        slopes : bool
+            Also the objective's derivative in the given parameters, where the backend has multipliers.
         """
         with torch.no_grad():
             inputs = self.inputs(scenarios, probabilities, given)
@@ -234,6 +237,7 @@ class TwoStageProgram:
                 risk,
                 tolerance_or_default(tolerance, inputs.uncertain),
                 max_iterations,
+                slopes=slopes,
             )
 
     def wait_and_see(

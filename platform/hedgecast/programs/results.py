@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hedgecast.programs.backend import Backend, Inputs, RawSolution
+from hedgecast.programs.backend import Backend, Inputs, PricingBackend, RawSolution
 from hedgecast.programs.measures import risk_value
 from hedgecast.programs.risk import Risk
 from hedgecast.programs.solution import Decision, Verdict
@@ -27,6 +27,8 @@ def solve_batch(
     risk: Risk,
     tolerance: float,
     max_iterations: int,
+    *,
+    slopes: bool = False,
 ) -> Decision:
     """Decisions of every member; members with unusable numbers are left out of the solve.
 
@@ -39,6 +41,8 @@ def solve_batch(
     tolerance : float
         Relative residuals and gap.
     max_iterations : int
+    slopes : bool
+        Also the derivative in the given parameters, where the backend can tell.
     """
     start = time.perf_counter()
     num_contexts, num_scenarios = inputs.probabilities.shape
@@ -57,7 +61,8 @@ def solve_batch(
     found = _Found(inputs, program.num_decision)
     if usable.numel():
         part = inputs.select(usable)
-        raw = backend.solve(
+        solve = backend.solve_with_slopes if slopes and isinstance(backend, PricingBackend) else backend.solve
+        raw = solve(
             program,
             part,
             risk=risk,
@@ -93,6 +98,7 @@ def solve_batch(
         infeasible_scenario=blame.scenario,
         certificate=blame.certificate,
         blame=blame.expressions,
+        slope_given=found.slope_given,
         seconds=time.perf_counter() - start,
         backend=backend.name,
     )
@@ -140,12 +146,16 @@ class _Found:
         self.primal_residual, self.dual_residual = empty(num_contexts), empty(num_contexts)
         self.gap = empty(num_contexts)
         self.iterations = torch.zeros(num_contexts, dtype=torch.int64, device=inputs.given.device)
+        self.slope_given: Tensor | None = None
 
     def put(self, members: Tensor, raw: RawSolution) -> None:
         self.flat[members] = raw.flat
         self.costs[members] = raw.first_cost[:, None] + raw.recourse_costs
         for name in ("primal_residual", "dual_residual", "gap", "iterations"):
             getattr(self, name)[members] = getattr(raw, name).to(getattr(self, name).dtype)
+        if raw.slope_given is not None:
+            self.slope_given = raw.slope_given.new_full((len(self.gap), raw.slope_given.shape[1]), torch.nan)
+            self.slope_given[members] = raw.slope_given
 
 
 def _complete_costs(

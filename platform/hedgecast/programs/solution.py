@@ -56,6 +56,9 @@ class Decision:
     blame: Mapping[int, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     """Member without a solution to the expressions behind it, as CVXPY writes them: constraints that cannot
     all hold, or the costs that fall without limit. Members for which none was found are left out."""
+    slope_given: Tensor | None = None
+    """(B, K) derivative of the objective at the optimum with respect to the given entries, where it was asked
+    for and the backend can tell; NaN for members without an optimum."""
     seconds: float = 0.0
     """Wall time of the whole batch."""
     backend: str = ""
