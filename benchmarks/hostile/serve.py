@@ -21,10 +21,10 @@ from hedgecast.data.tables import SeriesTable
 from hedgecast.rpc import codec
 from hedgecast.rpc.codec import NamedRows
 from hedgecast.rpc.v1.decision_service_pb2 import DecideRequest
-from hedgecast.service.backend import BundleReference
 from hedgecast.service.background import background_server
 from hedgecast.service.bundles import local_model, warm_up, warm_up_context
 from hedgecast.service.local import LocalBackend
+from hedgecast.service.models import BundleReference
 from hedgecast.service.settings import load_settings
 from hedgecast.testing import make_tiny_model
 

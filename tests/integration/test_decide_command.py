@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from hedgecast.client import Client
-from hedgecast.service.backend import BundleReference
 from hedgecast.service.background import background_server
 from hedgecast.service.bundles import local_model
 from hedgecast.service.local import LocalBackend
+from hedgecast.service.models import BundleReference
 from hedgecast.service.settings import load_settings
 from hedgecast.testing import TinyModel, make_tiny_model
 

@@ -132,7 +132,7 @@ def test_spans_metrics_audit_and_a_drain(tmp_path: Path, collector: Collector) -
         with pytest.raises(errors.UnauthenticatedError), Client(address, retries=0) as stranger:
             stranger.models()
         gateway = ("hedgecast-gateway", "hedgecast.rpc.v1.DecisionService/Decide")
-        whole = {gateway, ("hedgecast-solver", "solver.decide"), ("hedgecast-denoiser", "denoiser.draw")}
+        whole = {gateway, ("hedgecast-solver", "solver.answer"), ("hedgecast-denoiser", "denoiser.draw")}
         assert whole in collector.traces(20).values(), "one trace over three processes"
         assert 'hedgecast_scenarios_total{model="tiny@local"} 50.0' in _metrics(metrics_port)
         with ThreadPoolExecutor(1) as pool:

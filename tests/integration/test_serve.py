@@ -22,10 +22,10 @@ from hedgecast.client import Client, DecisionAnswer
 from hedgecast.core import errors
 from hedgecast.data.datasets import load_table
 from hedgecast.data.tables import SeriesTable
-from hedgecast.service.backend import BundleReference
 from hedgecast.service.background import background_server
 from hedgecast.service.bundles import local_model
 from hedgecast.service.local import LocalBackend
+from hedgecast.service.models import BundleReference
 from hedgecast.service.settings import load_settings
 from hedgecast.testing import TinyModel, make_tiny_model
 from hedgecast_workers.local_service import local_service

@@ -16,10 +16,10 @@ from hedgecast.programs.program import TwoStageProgram
 from hedgecast.registry.session import Context
 from hedgecast.rpc.codec import NamedRows
 from hedgecast.scenarios.scenario_set import ScenarioSet
-from hedgecast.service.backend import ArraySpec, ColumnSpec, ModelDescription, ProgramDescription
 from hedgecast.service.bundles import warm_up
 from hedgecast.service.decide import ServedModel
 from hedgecast.service.local import LocalBackend, LocalModel
+from hedgecast.service.models import ArraySpec, ColumnSpec, ModelDescription, ProgramDescription
 
 STEPS = 6
 HOUR = np.timedelta64(1, "h")
@@ -39,8 +39,8 @@ class LastDay:
             step_slots=np.arange(STEPS),
         )
 
-    def draw(self, context: Context, count: int, seed: int) -> np.ndarray:
-        noise = np.random.default_rng(seed).normal(size=(count, STEPS))
+    def draw(self, context: Context, count: int, seed: int, start: int = 0) -> np.ndarray:
+        noise = np.random.default_rng(seed).normal(size=(start + count, STEPS))[start:]
         return (context.features + 0.1 * noise)[..., None].astype(np.float32)
 
     def scenario_set(self, context: Context, paths: np.ndarray, seed: int) -> ScenarioSet:

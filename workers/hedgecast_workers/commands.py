@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from hedgecast.core.errors import ConfigError, UnavailableError
-from hedgecast.service.backend import BundleReference
+from hedgecast.service.models import BundleReference
 from hedgecast.service.settings import load_settings
 from hedgecast_workers.local_service import host
 from hedgecast_workers.plan import ServePlan

@@ -36,7 +36,7 @@ from hedgecast.learning.study import Study, read_study
 from hedgecast.registry.bundle import Bundle
 from hedgecast.registry.store import CANDIDATE, CHAMPION, ModelStore, ModelVersion
 from hedgecast.report.page import DayPicture, MethodRow, Page, write_report
-from hedgecast.service.backend import BundleReference
+from hedgecast.service.models import BundleReference
 from hedgecast_workers.local_service import local_service
 from hedgecast_workers.signals import signals_as_interrupts
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hedgecast.core.errors import BundleError, ConfigError, HedgecastError, UnavailableError
-from hedgecast.service.backend import BundleReference
+from hedgecast.service.models import BundleReference
 from hedgecast.service.settings import ServiceSettings, load_settings
 from hedgecast_workers.plan import ServePlan
 from hedgecast_workers.processes import end, family

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hedgecast.service.backend import BundleReference
+from hedgecast.service.models import BundleReference
 from hedgecast.service.settings import ServiceSettings
 
 

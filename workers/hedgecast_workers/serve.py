@@ -15,7 +15,7 @@ import functools
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,10 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 from hedgecast.core.errors import HedgecastError, OverloadedError, UnavailableError
-from hedgecast.service.backend import BundleReference, DecideAnswer, DecideQuery, ModelDescription, resolve
 from hedgecast.service.budget import Budget
 from hedgecast.service.logs import REQUEST_ID, configure_logs
+from hedgecast.service.models import BundleReference, ModelDescription, resolve
+from hedgecast.service.queries import Query
 from hedgecast.service.server import DecisionServer
 from hedgecast.service.settings import ServiceSettings
 from hedgecast.service.tracing import carrier, configure_tracing, stage
@@ -35,6 +36,8 @@ from hedgecast_workers.plan import ServePlan
 
 if TYPE_CHECKING:
     from hedgecast.registry.session import Context
+
+A = TypeVar("A")
 
 APPLICATION = "hedgecast"
 # Fractions: the replicas of one small machine share its cores, and Ray only counts.
@@ -82,11 +85,16 @@ class Denoiser:
         day_number: int,
         count: int,
         seed: int,
+        start: int,
         trace: Mapping[str, str],
     ) -> NDArray[np.float32]:
-        """Paths (count, T, F) by wall-clock slot, in units of the data; ``trace`` names the caller's span."""
+        """Paths (count, T, F) from scenario ``start`` of the seed by wall-clock slot, in units of the data.
+
+        ``trace`` names the caller's span.
+        """
         with stage("denoiser.draw", trace):
-            work = self._pool.submit(self._session.draw, features[None], [day_number], count, seed)
+            draw = functools.partial(self._session.draw, start=start)
+            work = self._pool.submit(draw, features[None], [day_number], count, seed)
             paths = await asyncio.wrap_future(work)
         return cast("NDArray[np.float32]", paths[0])
 
@@ -98,47 +106,51 @@ class Solver:
         self, bundle: BundleReference, denoiser: DeploymentHandle, settings: ServiceSettings
     ) -> None:
         from hedgecast.service.bundles import served_model, warm_up, warm_up_context
-        from hedgecast.service.solve import conclude
+        from hedgecast.service.work import conclude, unsolved
 
         _observed(settings, "solver")
-        self._conclude = conclude
+        self._conclude, self._unsolved = conclude, unsolved
         self._model = served_model(bundle)
         self._denoiser = denoiser
         # A solve uses its cores well; two at once would only take turns.
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="solve")
         context = warm_up_context(self._model)
-        paths = await self._draw(context, _WARM_UP_SCENARIOS, 0)
+        paths = await self._draw(context, _WARM_UP_SCENARIOS, 0, 0)
         await self._run(warm_up, self._model, context, paths)
 
     async def describe(self) -> ModelDescription:
         """The model."""
         return self._model.description
 
-    async def decide(self, query: DecideQuery, trace: Mapping[str, str]) -> DecideAnswer | HedgecastError:
+    async def answer(self, query: Query[Any], trace: Mapping[str, str]) -> Any:
         """The answer, or our error as a value: a raised one Serve would log as a failure of this replica."""
         REQUEST_ID.set(query.request_id)
         budget = Budget(query.deadline_seconds)
         try:
-            with stage("solver.decide", trace):
-                return await self._decide(query, budget)
+            with stage("solver.answer", trace):
+                return await self._answer(query, budget)
         except HedgecastError as error:
             return error
         except asyncio.CancelledError:
             budget.cancel()
             raise
 
-    async def _decide(self, query: DecideQuery, budget: Budget) -> DecideAnswer:
+    async def _answer(self, query: Query[Any], budget: Budget) -> Any:
         started = time.perf_counter()
         context = await self._run(self._model.prepare, query)
         if query.validate_only:
-            return DecideAnswer(model=self._model.description, solution=None)
-        budget.check("drawing scenarios")
-        paths = await self._draw(context, query.scenario_count, query.seed)
+            return self._unsolved(query, self._model)
+        paths = None
+        if context is not None:
+            budget.check("drawing scenarios")
+            paths = await self._draw(context, query.draw_count, query.seed, query.draw_start)
         finish = functools.partial(self._conclude, drawn_seconds=time.perf_counter() - started)
-        return cast(DecideAnswer, await self._run(finish, query, self._model, context, paths, budget))
+        return await self._run(finish, query, self._model, context, paths, budget)
 
-    async def _draw(self, context: Context, count: int, seed: int) -> NDArray[np.float32]:
-        response = self._denoiser.draw.remote(context.features, context.day_number, count, seed, carrier())
+    async def _draw(self, context: Context, count: int, seed: int, start: int) -> NDArray[np.float32]:
+        response = self._denoiser.draw.remote(
+            context.features, context.day_number, count, seed, start, carrier()
+        )
         return cast("NDArray[np.float32]", await _result(response))
 
     async def _run(self, function: Any, *arguments: Any) -> Any:
@@ -159,13 +171,13 @@ class HandleBackend:
             self._models = (cast(ModelDescription, await _result(self._solver.describe.remote())),)
         return self._models
 
-    async def decide(self, query: DecideQuery) -> DecideAnswer:
+    async def answer(self, query: Query[A]) -> A:
         """The answer to ``query``; cancelling it cancels the replica's work."""
         resolve(await self.models(), query.model)
-        outcome: DecideAnswer | HedgecastError = await _result(self._solver.decide.remote(query, carrier()))
+        outcome = await _result(self._solver.answer.remote(query, carrier()))
         if isinstance(outcome, HedgecastError):
             raise outcome
-        return outcome
+        return cast(A, outcome)
 
 
 class Gateway:

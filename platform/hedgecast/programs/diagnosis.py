@@ -69,6 +69,24 @@ class Diagnosis:
         """
         return self._conflict(2, uncertain, given)
 
+    def recourse(self, decision: FloatArray, uncertain: FloatArray, given: FloatArray) -> tuple[str, ...]:
+        """Recourse constraints that cannot all hold in one scenario under a fixed decision.
+
+        Parameters
+        ----------
+        decision, uncertain, given : ndarray
+            (N,), (D,) and (K,).
+        """
+        stage, constraints = self._stages[1]
+        count = stage.cones.zero + stage.cones.nonneg
+        entries = (stage.A.values(uncertain[None], given)[0], (stage.A.rows, stage.A.cols))
+        rows = sp.csc_array(entries, shape=(stage.num_rows, stage.num_columns))[:count]
+        offset = stage.b(uncertain[None], given)[0, :count] + rows[:, : len(decision)] @ decision
+        names = [show(constraints[origin]) if origin >= 0 else "" for origin in stage.origin[:count]]
+        return _named(
+            sp.csr_array(rows[:, len(decision) :]), offset, np.arange(count) < stage.cones.zero, names
+        )
+
     def _conflict(self, num_stages: int, uncertain: FloatArray, given: FloatArray) -> tuple[str, ...]:
         stages = self._stages[:num_stages]
         num_decision = stages[0][0].num_decision
@@ -86,11 +104,18 @@ class Diagnosis:
             offsets.append(stage.b(uncertain[None], given)[0, :count])
             equal.append(np.arange(count) < stage.cones.zero)
             names += [show(constraints[origin]) if origin >= 0 else "" for origin in stage.origin[:count]]
-        multipliers = _farkas(
-            sp.csr_array(sp.vstack(matrices)), np.concatenate(offsets), np.concatenate(equal)
+        return _named(
+            sp.csr_array(sp.vstack(matrices)), np.concatenate(offsets), np.concatenate(equal), names
         )
-        found = [names[row] for row in np.flatnonzero(np.abs(multipliers) > _MULTIPLIER) if names[row]]
-        return tuple(dict.fromkeys(found))[:_MOST_NAMED]
+
+
+def _named(
+    matrix: sp.csr_array, offset: FloatArray, equal: np.ndarray, names: Sequence[str]
+) -> tuple[str, ...]:
+    """The names of rows that cannot all hold."""
+    multipliers = _farkas(matrix, offset, equal)
+    found = [names[row] for row in np.flatnonzero(np.abs(multipliers) > _MULTIPLIER).tolist() if names[row]]
+    return tuple(dict.fromkeys(found))[:_MOST_NAMED]
 
 
 def _farkas(matrix: sp.csr_array, offset: FloatArray, equal: np.ndarray) -> FloatArray:

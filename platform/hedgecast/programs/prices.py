@@ -26,7 +26,8 @@ from hedgecast.programs.program import TwoStageProgram
 from hedgecast.programs.risk import EXPECTATION, Risk
 from hedgecast.programs.solution import Decision
 
-# Prices below this share of the largest slope of the cost are the solver's barrier.
+# Prices below this share of the largest one, and of the cost's size by unit of the decision, are the solver's
+# barrier.
 _NEGLIGIBLE = 1e-6
 _PREFIX = "hedgecast_shift_"
 
@@ -125,7 +126,10 @@ class PricedProgram:
         named = self.program.reader.given.unflatten(decision.slope_given[member : member + 1])
         slopes = {name: values[0] for name, values in named.items()}
         values = [-slopes[shift.name()] for _, _, shift in self._shifts]
-        largest = max((float(value.abs().max()) for value in values), default=0.0)
+        slope = (1.0 + abs(float(decision.objective[member]))) / (
+            1.0 + float(decision.flat[member].abs().max())
+        )
+        largest = max([slope, *(float(value.abs().max()) for value in values)])
         found = []
         for (constraint, stage, _), value in zip(self._shifts, values, strict=True):
             kept = torch.where(value.abs() > _NEGLIGIBLE * largest, value, 0.0)

@@ -318,6 +318,19 @@ class TwoStageProgram:
         arrays = [tensor.detach().cpu().double().numpy() for tensor in (flat, entries)]
         return torch.as_tensor(self._first_stage_check(*arrays)).to(flat)
 
+    def violations_by_name(self, decision: Entries, given: Any = None) -> list[tuple[str, float]]:
+        """What binds the decision alone, as CVXPY writes it, with one decision's violation of each.
+
+        Parameters
+        ----------
+        decision : Tensor (1, N) or mapping of names
+        given : mapping of names, optional
+        """
+        flat = self.flatten(decision).detach()
+        entries = self.reader.given_entries(given or {}, flat)
+        arrays = [tensor[0].detach().cpu().double().numpy() for tensor in (flat, entries)]
+        return self._first_stage_check.by_name(*arrays)
+
     def regret(
         self,
         decision: Entries,

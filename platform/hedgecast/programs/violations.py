@@ -9,6 +9,8 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 
+from hedgecast.programs.checks import show
+
 
 class FirstStageCheck:
     """Violations of first-stage constraints, for numbers.
@@ -32,6 +34,7 @@ class FirstStageCheck:
         }
         own = [constraint for leaf in decision for constraint in _attribute_constraints(leaf)]
         self._constraints = [constraint.tree_copy(copies) for constraint in [*constraints, *own]]
+        self._names = [show(constraint) for constraint in [*constraints, *own]]
         self._lock = threading.Lock()
 
     def __call__(self, decision: np.ndarray, given: np.ndarray) -> np.ndarray:
@@ -45,6 +48,14 @@ class FirstStageCheck:
                 worst = (np.max(np.abs(c.violation()), initial=0.0) for c in self._constraints)
                 out[b] = max(worst, default=0.0)
         return out
+
+    def by_name(self, decision: np.ndarray, given: np.ndarray) -> list[tuple[str, float]]:
+        """Each constraint as CVXPY writes it, and its largest violation by one decision (N,), given (K,)."""
+        with self._lock:
+            _assign(self._variables, decision)
+            _assign(self._parameters, given)
+            worst = [float(np.max(np.abs(c.violation()), initial=0.0)) for c in self._constraints]
+        return list(zip(self._names, worst, strict=True))
 
 
 def _assign(leaves: Sequence[Any], entries: np.ndarray) -> None:

@@ -18,15 +18,16 @@ from hedgecast.programs.program import TwoStageProgram
 from hedgecast.programs.risk import Risk
 from hedgecast.registry.bundle import PROGRAM_FILE, Bundle
 from hedgecast.registry.session import Context, ContextReader, ScenarioSession
-from hedgecast.service.backend import (
+from hedgecast.service.decide import ServedModel
+from hedgecast.service.local import LocalModel
+from hedgecast.service.models import (
     ArraySpec,
     BundleReference,
     ColumnSpec,
     ModelDescription,
     ProgramDescription,
 )
-from hedgecast.service.decide import ServedModel
-from hedgecast.service.local import LocalModel
+from hedgecast.service.sample import priced
 from hedgecast.version import __version__
 
 # Days of 23, 24 and 25 hours, with room for other histories of clocks.
@@ -46,10 +47,9 @@ def local_model(reference: BundleReference, *, threads: int = 1) -> LocalModel:
     """The model of a bundle with its network in this process."""
     session = ScenarioSession.open(reference.folder, threads=threads)
 
-    def draw(context: Context, count: int, seed: int) -> NDArray[np.float32]:
-        paths: NDArray[np.float32] = session.draw(context.features[None], [context.day_number], count, seed)[
-            0
-        ]
+    def draw(context: Context, count: int, seed: int, start: int = 0) -> NDArray[np.float32]:
+        drawn = session.draw(context.features[None], [context.day_number], count, seed, start=start)
+        paths: NDArray[np.float32] = drawn[0]
         return paths
 
     return LocalModel(model=served_model(reference), draw=draw)
@@ -73,7 +73,7 @@ def warm_up(model: ServedModel, context: Context, paths: NDArray[np.float32]) ->
     scenarios = model.source.scenario_set(context, paths, 0)
     program = model.program(scenarios.paths.shape[2])
     # The verdicts do not matter: zeros make no real day.
-    program.solve(scenarios.values)
+    priced(program).solve(scenarios.values)
     program.solve(scenarios.values, risk=Risk(beta=0.5, alpha=0.9))
     program.wait_and_see(scenarios.values)
 

@@ -16,7 +16,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from hedgecast.rpc.codec import decode_duration
-from hedgecast.service.convert import DEFAULT_SCENARIO_COUNT
+from hedgecast.service.requests import draws_asked_for
 
 REQUEST_ID_KEY = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -96,7 +96,7 @@ class Asked:
     models: tuple[str, ...]
     """As the caller wrote them."""
     scenarios: int
-    """To draw; the default where the request leaves it open."""
+    """To draw or to work on, replications included; the default where the request leaves it open."""
 
     @classmethod
     def of(cls, request: Message) -> Asked:
@@ -109,7 +109,7 @@ class Asked:
             if isinstance(model, str) and model:
                 models.append(model)
             if "scenario_count" in fields and not getattr(message, "validate_only", False):
-                scenarios += max(message.scenario_count, 0) or DEFAULT_SCENARIO_COUNT  # type: ignore[attr-defined]
+                scenarios += draws_asked_for(message)
         return cls(models=tuple(models), scenarios=scenarios)
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hedgecast.core.errors import DataError, ShapeError
+from hedgecast.core.errors import ConfigError, DataError, ShapeError
 from hedgecast.programs.program import TwoStageProgram
 from hedgecast.registry.session import Context
 from hedgecast.rpc.codec import NamedRows
 from hedgecast.scenarios.scenario_set import ScenarioSet
-from hedgecast.service.backend import ColumnSpec, DecideQuery, ModelDescription
+from hedgecast.service.answers import Scenarios
+from hedgecast.service.models import ColumnSpec, ModelDescription
+from hedgecast.service.queries import EvaluateQuery, Query
 
 
 class ContextSource(Protocol):
@@ -39,21 +41,43 @@ class ServedModel:
     program: Callable[[int], TwoStageProgram]
     """The program for a number of steps; keeps what it has built."""
 
-    def prepare(self, query: DecideQuery) -> Context:
-        """The context of a query that fits this model.
+    def prepare(self, query: Query[Any]) -> Context | None:
+        """The context of a query that fits this model; None where it brings scenarios of its own.
 
         Raises
         ------
         DataError
             A column is missing or unknown, or the rows make no context.
         ShapeError
-            A given parameter is unknown or of another shape.
+            A given parameter, or a candidate's variable, is unknown or of another shape.
         """
+        if query.own is not None:
+            check_own(query.own, self.description.series, self.description.step_seconds)
+            self._check_program(query, query.own.paths.shape[1])
+            return None
         check_columns(query.history, self.description.history_columns, "history")
         check_columns(query.known, self.description.known_columns, "known")
         context = self.source.read(query.history, query.known)
-        check_given(query, self.program(len(context.step_times)))
+        self._check_program(query, len(context.step_times))
         return context
+
+    def _check_program(self, query: Query[Any], num_steps: int) -> None:
+        try:
+            program = self.program(num_steps)
+        except ConfigError as error:
+            raise DataError(
+                f"no program for {num_steps} steps: {error}", field="own_scenarios.paths"
+            ) from error
+        if program.num_uncertain != num_steps * len(self.description.series):
+            raise ShapeError(
+                f"{num_steps} steps of {len(self.description.series)} series make "
+                f"{num_steps * len(self.description.series)} numbers: {program.name} takes "
+                f"{program.num_uncertain}",
+                field="own_scenarios.paths",
+            )
+        check_given(query, program)
+        if isinstance(query, EvaluateQuery):
+            check_candidates(query, program)
 
 
 def check_columns(rows: NamedRows, wanted: Iterable[ColumnSpec], field: str) -> None:
@@ -79,7 +103,67 @@ def check_columns(rows: NamedRows, wanted: Iterable[ColumnSpec], field: str) -> 
         )
 
 
-def check_given(query: DecideQuery, program: TwoStageProgram) -> None:
+def check_own(own: Scenarios, series: tuple[ColumnSpec, ...], step_seconds: float) -> None:
+    """Check the caller's scenarios against the model's series.
+
+    Raises
+    ------
+    ShapeError
+        Other series, or in another order.
+    DataError
+        Another unit, or times that are not the model's step apart.
+    """
+    names = tuple(spec.name for spec in series)
+    if own.names != names:
+        raise ShapeError(
+            f"own_scenarios has series {', '.join(own.names)}: the model has {', '.join(names)}, in "
+            "this order",
+            field="own_scenarios.series",
+        )
+    for index, (unit, spec) in enumerate(zip(own.units, series, strict=True)):
+        if unit != spec.unit:
+            raise DataError(
+                f"own_scenarios.units[{index}] is {unit!r}: {spec.name} is in {spec.unit!r}",
+                field=f"own_scenarios.units[{index}]",
+            )
+    if own.times is not None:
+        steps = np.diff(own.times.astype("datetime64[ns]").astype(np.int64)).astype(np.float64) / 1e9
+        if np.any(np.abs(steps - step_seconds) > 1e-6):
+            raise DataError(
+                f"own_scenarios.step_times are {steps.min():g} to {steps.max():g} s apart: the model's step "
+                f"is {step_seconds:g} s",
+                field="own_scenarios.step_times",
+            )
+
+
+def check_candidates(query: EvaluateQuery, program: TwoStageProgram) -> None:
+    """Check names and shapes of the candidates' variables against the program's.
+
+    Raises
+    ------
+    ShapeError
+        One is unknown, missing, or of another shape.
+    """
+    wanted = {variable.name(): tuple(variable.shape) for variable in program.decision}
+    for index, candidate in enumerate(query.candidates):
+        field = f"candidates[{index}].values"
+        for name, value in candidate.values.items():
+            if name not in wanted:
+                raise ShapeError(
+                    f"{field}[{name}] is no decision variable: {_known_names(name, wanted)}", field=field
+                )
+            if value.shape != wanted[name]:
+                raise ShapeError(
+                    f"{field}[{name}] has shape {list(value.shape)}: {program.name} needs "
+                    f"{list(wanted[name])}",
+                    field=f"{field}[{name}]",
+                )
+        missing = [name for name in wanted if name not in candidate.values]
+        if missing:
+            raise ShapeError(f"{field} lacks {missing[0]!r}: a plan has {', '.join(wanted)}", field=field)
+
+
+def check_given(query: Query[Any], program: TwoStageProgram) -> None:
     """Check names, shapes and signs of the query's given parameters against the program's.
 
     Raises

@@ -8,25 +8,28 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hedgecast.core.errors import UnavailableError
 from hedgecast.registry.session import Context
-from hedgecast.service.backend import DecideAnswer, DecideQuery, ModelDescription, resolve
 from hedgecast.service.budget import Budget
 from hedgecast.service.decide import ServedModel
-from hedgecast.service.solve import conclude
+from hedgecast.service.models import ModelDescription, resolve
+from hedgecast.service.queries import Query
 from hedgecast.service.tracing import stage
+from hedgecast.service.work import conclude, unsolved
+
+A = TypeVar("A")
 
 
 class Draw(Protocol):
     """What turns a context into paths: a bundle's network, say."""
 
-    def __call__(self, context: Context, count: int, seed: int) -> NDArray[np.float32]:
-        """Paths (count, T, F) by wall-clock slot, in units of the data."""
+    def __call__(self, context: Context, count: int, seed: int, start: int = 0) -> NDArray[np.float32]:
+        """Paths (count, T, F) from scenario ``start`` of a seed, by wall-clock slot, in units of the data."""
         ...
 
 
@@ -62,7 +65,7 @@ class LocalBackend:
         """All served models."""
         return self._descriptions
 
-    async def decide(self, query: DecideQuery) -> DecideAnswer:
+    async def answer(self, query: Query[A]) -> A:
         """The answer to ``query``; cancelling stops the work before its next stage."""
         local = self._models[resolve(self._descriptions, query.model).full_name]
         budget = Budget(query.deadline_seconds)
@@ -79,19 +82,21 @@ class LocalBackend:
             raise
 
 
-def _answer(query: DecideQuery, local: LocalModel, budget: Budget) -> DecideAnswer:
-    with stage("solver.decide"):
-        return _decide(query, local, budget)
+def _answer(query: Query[A], local: LocalModel, budget: Budget) -> A:
+    with stage("solver.answer"):
+        return _worked(query, local, budget)
 
 
-def _decide(query: DecideQuery, local: LocalModel, budget: Budget) -> DecideAnswer:
+def _worked(query: Query[A], local: LocalModel, budget: Budget) -> A:
     model = local.model
     budget.check("reading the rows")
     started = time.perf_counter()
     context = model.prepare(query)
     if query.validate_only:
-        return DecideAnswer(model=model.description, solution=None)
-    budget.check("drawing scenarios")
-    with stage("denoiser.draw"):
-        paths = local.draw(context, query.scenario_count, query.seed)
+        return unsolved(query, model)
+    paths = None
+    if context is not None:
+        budget.check("drawing scenarios")
+        with stage("denoiser.draw"):
+            paths = local.draw(context, query.draw_count, query.seed, query.draw_start)
     return conclude(query, model, context, paths, budget, drawn_seconds=time.perf_counter() - started)

@@ -1,4 +1,4 @@
-"""From one context's scenarios and a program to a decision with everything an answer says about it."""
+"""From one sample to a decision with everything an answer says about it."""
 
 from __future__ import annotations
 
@@ -6,83 +6,43 @@ import math
 import time
 from collections.abc import Iterator
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from hedgecast.core.errors import NotConvergedError
-from hedgecast.programs.information import Information
+from hedgecast.programs.information import Information, interval_of
 from hedgecast.programs.measures import conditional_value_at_risk, expectation
-from hedgecast.programs.program import TwoStageProgram
-from hedgecast.programs.solution import Decision
-from hedgecast.registry.session import Context
-from hedgecast.scenarios.scenario_set import ScenarioSet
-from hedgecast.service.backend import (
-    DecideAnswer,
-    DecideQuery,
-    DecisionArray,
-    ProgramDescription,
-    Scenarios,
+from hedgecast.programs.prices import Prices, Stage
+from hedgecast.programs.replications import replicated_gaps, tail_threshold
+from hedgecast.programs.solution import Decision, Verdict
+from hedgecast.service.answers import (
+    ConstraintPrice,
+    Gap,
+    Sensitivity,
     Solution,
     SolveReport,
     Statistics,
 )
 from hedgecast.service.budget import Budget
-from hedgecast.service.decide import ServedModel
+from hedgecast.service.queries import DecideQuery
+from hedgecast.service.sample import TOLERANCE, Sample, priced, scenario_arrays, to_numpy
 from hedgecast.service.statistics import quantiles, standard_error
 
 # Under this many scenarios a tail's mean is mostly noise.
 _FEWEST_IN_TAIL = 5.0
-# Whoever recomputes an answer with another solver shall agree to 1e-6; about one iteration more than 1e-7.
-_TOLERANCE = 1e-8
 
 
-def conclude(
-    query: DecideQuery,
-    model: ServedModel,
-    context: Context,
-    paths: NDArray[np.float32],
-    budget: Budget,
-    *,
-    drawn_seconds: float,
-) -> DecideAnswer:
-    """The answer of ``model`` once ``paths`` (S, T, F) are drawn; see `solve_query`."""
-    started = time.perf_counter()
-    scenarios = model.source.scenario_set(context, paths, query.seed)
-    seconds = drawn_seconds + time.perf_counter() - started
-    program = model.program(scenarios.paths.shape[2])
-    solution = solve_query(
-        query, scenarios, program, model.description.program, budget, scenario_seconds=seconds
-    )
-    return DecideAnswer(model=model.description, solution=solution)
-
-
-def solve_query(
-    query: DecideQuery,
-    scenarios: ScenarioSet,
-    program: TwoStageProgram,
-    description: ProgramDescription,
-    budget: Budget,
-    *,
-    scenario_seconds: float,
-) -> Solution:
+def solve_query(query: DecideQuery, sample: Sample, budget: Budget) -> Solution:
     """The decision for one context's scenarios with everything an answer says about it.
 
     Parameters
     ----------
     query : DecideQuery
         Already checked against the model.
-    scenarios : ScenarioSet
+    sample : Sample
         One context.
-    program : TwoStageProgram
-        For as many steps as the scenarios have.
-    description : ProgramDescription
-        Names the units.
     budget : Budget
         Asked between stages.
-    scenario_seconds : float
-        What drawing took, for the answer.
 
     Raises
     ------
@@ -91,19 +51,19 @@ def solve_query(
     DeadlineError
         The budget ran out.
     """
-    given = {name: torch.from_numpy(value)[None] for name, value in query.given.items()}
-    values, weights = scenarios.values.double(), scenarios.weights().double()
+    values, weights, given = sample.values, sample.weights, sample.given
     budget.check("the solve")
     started = time.perf_counter()
-    decision = program.solve(values, weights, given, risk=query.risk, tolerance=_TOLERANCE).require_optimal()
+    decision, prices = _decided(query, sample)
     solved = time.perf_counter()
     budget.check("the statistics")
     optimum = decision if query.risk.neutral else None
-    known = Information(program, values, weights, given, tolerance=_TOLERANCE, optimum=optimum)
-    statistics = _statistics(query, decision, known, budget)
+    known = Information(sample.program, values, weights, given, tolerance=TOLERANCE, optimum=optimum)
+    statistics, regrets = _statistics(query, decision, known, budget)
+    gap = _gap(query, sample, decision, regrets, budget)
     done = time.perf_counter()
     return Solution(
-        decision=_arrays(description, decision, scenarios),
+        decision=sample.arrays(decision.values),
         statistics=statistics,
         report=SolveReport(
             primal_residual=float(decision.primal_residual[0]),
@@ -112,24 +72,42 @@ def solve_query(
             iterations=int(decision.iterations[0]),
             backend=decision.backend,
         ),
-        scenario_fingerprint=scenarios.fingerprint(),
-        scenarios=_scenario_arrays(scenarios) if query.return_scenarios else None,
-        scenario_seconds=scenario_seconds,
+        scenario_fingerprint=sample.scenarios.fingerprint(),
+        scenarios=scenario_arrays(sample.scenarios) if query.return_scenarios else None,
+        gap=gap,
+        prices=_constraint_prices(prices),
+        sensitivities=_sensitivities(sample, prices),
+        scenario_seconds=sample.seconds,
         solve_seconds=solved - started,
         statistics_seconds=done - solved,
-        warnings=tuple(_warnings(query, statistics)),
+        warnings=tuple(_warnings(query, statistics, prices)),
     )
 
 
-def _statistics(query: DecideQuery, decision: Decision, known: Information, budget: Budget) -> Statistics:
+def _decided(query: DecideQuery, sample: Sample) -> tuple[Decision, Prices | None]:
+    arguments = (sample.values, sample.weights, sample.given)
+    if query.prices:
+        program = priced(sample.program)
+        decision = program.solve(*arguments, risk=query.risk, tolerance=TOLERANCE)
+        if decision.verdict(0) is Verdict.OPTIMAL:
+            return decision, program.prices(decision)
+    # Its messages name the constraints as they were written.
+    decision = sample.program.solve(*arguments, risk=query.risk, tolerance=TOLERANCE)
+    return decision.require_optimal(), None
+
+
+def _statistics(
+    query: DecideQuery, decision: Decision, known: Information, budget: Budget
+) -> tuple[Statistics, Tensor]:
+    """The statistics and the regrets (S,) that they are made of."""
     costs, weight = decision.scenario_costs[0], known.inputs.probabilities[0]
-    regrets = costs - _best_costs(known)
+    regrets = costs - best_costs(known)
     budget.check("the plan without risk aversion")
     known.optimum.require_optimal()
     budget.check("the plan for the mean scenario")
     stochastic = float(known.value_of_stochastic_solution)
     levels, tail = query.quantile_levels, query.tail_level
-    return Statistics(
+    found = Statistics(
         objective=float(decision.objective[0]),
         expected_cost=float(expectation(costs, weight)),
         expected_regret=float(expectation(regrets, weight)),
@@ -142,10 +120,17 @@ def _statistics(query: DecideQuery, decision: Decision, known: Information, budg
         expected_value_of_perfect_information=float(known.value_of_perfect_information),
         value_of_stochastic_solution=stochastic if math.isfinite(stochastic) else None,
     )
+    return found, regrets
 
 
-def _best_costs(known: Information) -> Tensor:
-    """(S,) least cost under each scenario."""
+def best_costs(known: Information) -> Tensor:
+    """(S,) least cost under each scenario.
+
+    Raises
+    ------
+    NotConvergedError
+        It was not found for a scenario.
+    """
     best = known.scenario_wait_and_see[0]
     unsolved = torch.nonzero(~torch.isfinite(best))[:, 0]
     if unsolved.numel():
@@ -157,37 +142,58 @@ def _best_costs(known: Information) -> Tensor:
     return best
 
 
-def _arrays(
-    description: ProgramDescription, decision: Decision, scenarios: ScenarioSet
-) -> tuple[DecisionArray, ...]:
-    units = {spec.name: spec.unit for spec in description.decision}
-    arrays = []
-    for name, tensor in decision.values.items():
-        value = tensor[0].cpu().double().numpy()
-        times = scenarios.times[0] if scenarios.times is not None and value.ndim else None
-        if times is not None and value.shape[0] != len(times):
-            times = None
-        arrays.append(DecisionArray(name=name, unit=units.get(name, ""), values=value, times=times))
-    return tuple(arrays)
-
-
-def _scenario_arrays(scenarios: ScenarioSet) -> Scenarios:
-    probabilities = scenarios.probabilities
-    return Scenarios(
-        names=scenarios.names,
-        units=scenarios.units,
-        times=None if scenarios.times is None else scenarios.times[0],
-        paths=_numpy(scenarios.paths[0]),
-        probabilities=None if probabilities is None else _numpy(probabilities[0]),
+def _gap(
+    query: DecideQuery, sample: Sample, decision: Decision, regrets: Tensor, budget: Budget
+) -> Gap | None:
+    if not query.gap_replications or sample.fresh is None:
+        return None
+    count = query.gap_replications
+    fresh = sample.fresh.values.double()[0].reshape(count, query.scenario_count, -1)
+    tail = regrets if query.risk.on_regret else decision.scenario_costs[0]
+    gaps = replicated_gaps(
+        sample.program,
+        decision.flat,
+        fresh,
+        sample.given,
+        risk=query.risk,
+        threshold=tail_threshold(tail, sample.weights[0], query.risk),
+        tolerance=TOLERANCE,
+        check=lambda: budget.check("the optimality gap's replications"),
+    )
+    interval = interval_of(gaps[None], query.gap_confidence)
+    return Gap(
+        estimate=float(interval.gap),
+        standard_error=float(interval.standard_error),
+        upper_bound=float(interval.upper),
+        confidence=query.gap_confidence,
+        replications=count,
     )
 
 
-def _numpy(tensor: Tensor) -> NDArray[np.float64]:
-    array: NDArray[np.float64] = tensor.detach().cpu().double().numpy()
-    return array
+def _constraint_prices(prices: Prices | None) -> tuple[ConstraintPrice, ...]:
+    if prices is None:
+        return ()
+    return tuple(
+        ConstraintPrice(
+            constraint=price.constraint,
+            recourse=price.stage is Stage.RECOURSE,
+            values=to_numpy(price.values),
+        )
+        for price in prices.constraints
+    )
 
 
-def _warnings(query: DecideQuery, statistics: Statistics) -> Iterator[tuple[str, str]]:
+def _sensitivities(sample: Sample, prices: Prices | None) -> tuple[Sensitivity, ...]:
+    if prices is None:
+        return ()
+    units = {spec.name: spec.unit for spec in sample.description.given}
+    return tuple(
+        Sensitivity(name=name, unit=units.get(name, ""), values=to_numpy(slope))
+        for name, slope in prices.given.items()
+    )
+
+
+def _warnings(query: DecideQuery, statistics: Statistics, prices: Prices | None) -> Iterator[tuple[str, str]]:
     levels = [statistics.tail_level]
     if not query.risk.neutral and query.risk.alpha < 1.0:
         levels.append(query.risk.alpha)
@@ -204,4 +210,9 @@ def _warnings(query: DecideQuery, statistics: Statistics) -> Iterator[tuple[str,
             "MEAN_PLAN_UNUSABLE",
             "the plan for the mean scenario has no finite expected cost, so the value of the stochastic "
             "solution is not set",
+        )
+    if query.prices and prices is None:
+        yield (
+            "PRICES_UNKNOWN",
+            "the solver of this program has no multipliers, so shadow prices and sensitivities are not set",
         )

@@ -190,14 +190,14 @@ def test_rate_and_quota_come_with_their_delay(
             decide("busy", validate_only=True)
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert 0.5 < _retry(caught.value) <= 2.0
-        decide("large", scenario_count=100)
-        decide("large")
+        decide("large", scenario_count=100, gap_replication_count=0)
+        decide("large", gap_replication_count=0)
         with pytest.raises(grpc.RpcError, match="too many scenarios a minute") as caught:
-            decide("large", scenario_count=100)
+            decide("large", scenario_count=100, gap_replication_count=0)
         assert 10.0 < _retry(caught.value) <= 20.0
         decide("large", validate_only=True, scenario_count=100)
         with pytest.raises(grpc.RpcError, match="never granted") as caught:
-            decide("large", scenario_count=301)
+            decide("large", scenario_count=301, gap_replication_count=0)
         assert _retry(caught.value) is None
 
 

@@ -43,7 +43,7 @@ def test_a_server_writes_who_what_and_the_outcome_and_no_payload(
     with background_server(local_backend, settings) as address:
         ask = {"history": rows.columns, "history_times": rows.times}
         with Client(address, token="sesame", retries=0) as client:
-            answer = client.decide("last_day", **ask, scenario_count=50, request_id="one")
+            answer = client.decide("last_day", **ask, scenario_count=50, gap_replications=0, request_id="one")
             with pytest.raises(errors.ModelNotFoundError):
                 client.decide("no_model", **ask, request_id="two")
         with Client(address, token="wrong", retries=0) as client, pytest.raises(errors.UnauthenticatedError):

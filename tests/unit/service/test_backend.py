@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 
 from hedgecast.core.errors import ModelNotFoundError
-from hedgecast.service.backend import ModelDescription, resolve
 from hedgecast.service.local import LocalModel
+from hedgecast.service.models import ModelDescription, resolve
 
 
 @pytest.fixture

@@ -12,10 +12,11 @@ from hedgecast.core.errors import DataError, DeadlineError, ModelNotFoundError, 
 from hedgecast.programs.program import TwoStageProgram
 from hedgecast.programs.risk import Risk
 from hedgecast.rpc.codec import EMPTY_ROWS, NamedRows
-from hedgecast.service.backend import DecideQuery, resolve
 from hedgecast.service.budget import Budget
 from hedgecast.service.local import LocalModel
-from hedgecast.service.solve import conclude
+from hedgecast.service.models import resolve
+from hedgecast.service.queries import DecideQuery
+from hedgecast.service.work import conclude
 
 
 @pytest.fixture
@@ -25,13 +26,15 @@ def query(rows: NamedRows) -> DecideQuery:
         history=rows,
         known=EMPTY_ROWS,
         given={},
+        own=None,
         scenario_count=40,
         seed=1,
         risk=Risk(),
         quantile_levels=(0.5,),
         tail_level=0.9,
         return_scenarios=False,
-        validate_only=False,
+        gap_replications=0,
+        gap_confidence=0.95,
         request_id="r",
         deadline_seconds=60.0,
     )

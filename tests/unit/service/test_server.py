@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import threading
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -21,9 +22,10 @@ from hedgecast.rpc import codec
 from hedgecast.rpc.codec import NamedRows
 from hedgecast.rpc.v1 import decision_service_pb2 as decision_pb
 from hedgecast.rpc.v1 import decision_service_pb2_grpc as decision_grpc
-from hedgecast.service.backend import DecideAnswer, DecideQuery, ModelDescription
 from hedgecast.service.background import background_server
 from hedgecast.service.local import LocalBackend
+from hedgecast.service.models import ModelDescription
+from hedgecast.service.queries import Query
 from hedgecast.service.server import SERVICES
 from hedgecast.service.settings import ServiceSettings, load_settings
 
@@ -39,7 +41,7 @@ class Waiting:
     async def models(self) -> tuple[ModelDescription, ...]:
         return ()
 
-    async def decide(self, query: DecideQuery) -> DecideAnswer:
+    async def answer(self, query: Query[Any]) -> Any:
         self.begun.release()
         try:
             while not self.go.is_set():

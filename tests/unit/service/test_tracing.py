@@ -62,9 +62,9 @@ def test_one_trace_over_the_three(
 ) -> None:
     _decide(local_backend, rows)
     found = _by_name(spans)
-    assert set(found) == {GATEWAY, "solver.decide", "denoiser.draw"}
+    assert set(found) == {GATEWAY, "solver.answer", "denoiser.draw"}
     assert len({span.context.trace_id for span in found.values()}) == 1
-    gateway, solver, denoiser = (found[name] for name in (GATEWAY, "solver.decide", "denoiser.draw"))
+    gateway, solver, denoiser = (found[name] for name in (GATEWAY, "solver.answer", "denoiser.draw"))
     assert gateway.parent is None
     assert solver.parent.span_id == gateway.context.span_id
     assert denoiser.parent.span_id == solver.context.span_id

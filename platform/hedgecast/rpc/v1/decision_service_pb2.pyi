@@ -63,6 +63,9 @@ class DecideRequest(_message.Message):
     RETURN_SCENARIOS_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    OWN_SCENARIOS_FIELD_NUMBER: _builtins.int
+    GAP_REPLICATION_COUNT_FIELD_NUMBER: _builtins.int
+    GAP_CONFIDENCE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Model, as NAME (the alias champion, or the only version that is served),
     NAME@ALIAS or NAME@VERSION: "german_grid", "german_grid@champion",
@@ -87,6 +90,15 @@ class DecideRequest(_message.Message):
     recognizable: up to 64 letters, digits, dots, dashes and underscores (a
     UUID, say). Empty: the server makes one.
     """
+    gap_replication_count: _builtins.int
+    """Fresh samples of `scenario_count` scenarios each that the interval of the
+    optimality gap is made of, from 2 to 50; all draws together stay within the
+    server's limit of scenarios. Zero: no interval. Unset: 5 for the
+    expectation over at most 1,000 scenarios of the model where the limit
+    allows it, else none.
+    """
+    gap_confidence: _builtins.float
+    """Confidence of that interval, in (0, 1). Zero, the default: 0.95."""
     @_builtins.property
     def history(self) -> _rows_pb2.Rows:
         """Rows before the decision period: every column and at least as many rows as
@@ -117,6 +129,13 @@ class DecideRequest(_message.Message):
         Empty: 0.05, 0.25, 0.5, 0.75, 0.95.
         """
 
+    @_builtins.property
+    def own_scenarios(self) -> Global___ScenarioSet:
+        """Scenarios to decide on in place of the model's: its series in its order
+        and units, at its step. Then `history`, `known` and `seed` must be left
+        out, and `scenario_count` is theirs or zero. Unset: the model draws.
+        """
+
     def __init__(
         self,
         *,
@@ -132,12 +151,17 @@ class DecideRequest(_message.Message):
         return_scenarios: _builtins.bool = ...,
         validate_only: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        own_scenarios: Global___ScenarioSet | None = ...,
+        gap_replication_count: _builtins.int | None = ...,
+        gap_confidence: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "known", b"known", "risk", b"risk"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gap_replication_count", b"_gap_replication_count", "gap_replication_count", b"gap_replication_count", "history", b"history", "known", b"known", "own_scenarios", b"own_scenarios", "risk", b"risk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["given", b"given", "history", b"history", "known", b"known", "model", b"model", "quantile_levels", b"quantile_levels", "request_id", b"request_id", "return_scenarios", b"return_scenarios", "risk", b"risk", "scenario_count", b"scenario_count", "seed", b"seed", "tail_level", b"tail_level", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gap_replication_count", b"_gap_replication_count", "gap_confidence", b"gap_confidence", "gap_replication_count", b"gap_replication_count", "given", b"given", "history", b"history", "known", b"known", "model", b"model", "own_scenarios", b"own_scenarios", "quantile_levels", b"quantile_levels", "request_id", b"request_id", "return_scenarios", b"return_scenarios", "risk", b"risk", "scenario_count", b"scenario_count", "seed", b"seed", "tail_level", b"tail_level", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__gap_replication_count: _TypeAlias = _typing.Literal["gap_replication_count"]  # noqa: Y015
+    _WhichOneofArgType__gap_replication_count: _TypeAlias = _typing.Literal["_gap_replication_count", b"_gap_replication_count"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gap_replication_count) -> _WhichOneofReturnType__gap_replication_count | None: ...
 
 Global___DecideRequest: _TypeAlias = DecideRequest  # noqa: Y015
 
@@ -172,6 +196,9 @@ class DecideResponse(_message.Message):
     DURATIONS_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MODEL_GAP_FIELD_NUMBER: _builtins.int
+    CONSTRAINT_PRICES_FIELD_NUMBER: _builtins.int
+    SENSITIVITIES_FIELD_NUMBER: _builtins.int
     objective: _builtins.float
     """Value of the asked risk measure at the decision."""
     expected_cost: _builtins.float
@@ -248,6 +275,24 @@ class DecideResponse(_message.Message):
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Warning]:
         """What a reader of the decision should know. Empty: nothing to report."""
 
+    @_builtins.property
+    def model_gap(self) -> Global___ModelGap:
+        """How much more than the best decision this one may cost under the model's
+        law, because it was made on a sample. Unset: not asked for.
+        """
+
+    @_builtins.property
+    def constraint_prices(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConstraintPrice]:
+        """The constraints that bind, in the program's order. Empty: none does, or the
+        solver has no multipliers and a warning says so.
+        """
+
+    @_builtins.property
+    def sensitivities(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sensitivity]:
+        """How `objective` moves with each given parameter of the program. Empty: the
+        program has none, or as above.
+        """
+
     def __init__(
         self,
         *,
@@ -273,14 +318,712 @@ class DecideResponse(_message.Message):
         durations: Global___Durations | None = ...,
         warnings: _abc.Iterable[Global___Warning] | None = ...,
         request_id: _builtins.str = ...,
+        model_gap: Global___ModelGap | None = ...,
+        constraint_prices: _abc.Iterable[Global___ConstraintPrice] | None = ...,
+        sensitivities: _abc.Iterable[Global___Sensitivity] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["durations", b"durations", "model", b"model", "program", b"program", "scenarios", b"scenarios", "verdict", b"verdict"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["durations", b"durations", "model", b"model", "model_gap", b"model_gap", "program", b"program", "scenarios", b"scenarios", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_cvar", b"cost_cvar", "cost_quantiles", b"cost_quantiles", "decision", b"decision", "durations", b"durations", "expected_cost", b"expected_cost", "expected_regret", b"expected_regret", "expected_regret_standard_error", b"expected_regret_standard_error", "expected_value_of_perfect_information", b"expected_value_of_perfect_information", "model", b"model", "objective", b"objective", "program", b"program", "regret_cvar", b"regret_cvar", "regret_quantiles", b"regret_quantiles", "request_id", b"request_id", "scenario_count", b"scenario_count", "scenario_fingerprint", b"scenario_fingerprint", "scenarios", b"scenarios", "seed", b"seed", "tail_level", b"tail_level", "value_of_stochastic_solution", b"value_of_stochastic_solution", "verdict", b"verdict", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["constraint_prices", b"constraint_prices", "cost_cvar", b"cost_cvar", "cost_quantiles", b"cost_quantiles", "decision", b"decision", "durations", b"durations", "expected_cost", b"expected_cost", "expected_regret", b"expected_regret", "expected_regret_standard_error", b"expected_regret_standard_error", "expected_value_of_perfect_information", b"expected_value_of_perfect_information", "model", b"model", "model_gap", b"model_gap", "objective", b"objective", "program", b"program", "regret_cvar", b"regret_cvar", "regret_quantiles", b"regret_quantiles", "request_id", b"request_id", "scenario_count", b"scenario_count", "scenario_fingerprint", b"scenario_fingerprint", "scenarios", b"scenarios", "seed", b"seed", "sensitivities", b"sensitivities", "tail_level", b"tail_level", "value_of_stochastic_solution", b"value_of_stochastic_solution", "verdict", b"verdict", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DecideResponse: _TypeAlias = DecideResponse  # noqa: Y015
+
+@_typing.final
+class ModelGap(_message.Message):
+    """A one-sided interval of the optimality gap under the law of the scenarios
+    that were drawn, not under the world's.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ESTIMATE_FIELD_NUMBER: _builtins.int
+    STANDARD_ERROR_FIELD_NUMBER: _builtins.int
+    UPPER_BOUND_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    REPLICATION_COUNT_FIELD_NUMBER: _builtins.int
+    estimate: _builtins.float
+    """Mean over the replications, in the currency of the program. Biased upwards,
+    since a sample's optimum is optimistic.
+    """
+    standard_error: _builtins.float
+    """Standard error of `estimate`."""
+    upper_bound: _builtins.float
+    """With the stated confidence the decision costs at most this much more, in
+    the asked risk measure, than the best one. Never negative.
+    """
+    confidence: _builtins.float
+    """Confidence of `upper_bound`, in (0, 1)."""
+    replication_count: _builtins.int
+    """Independent replications."""
+    def __init__(
+        self,
+        *,
+        estimate: _builtins.float = ...,
+        standard_error: _builtins.float = ...,
+        upper_bound: _builtins.float = ...,
+        confidence: _builtins.float = ...,
+        replication_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "estimate", b"estimate", "replication_count", b"replication_count", "standard_error", b"standard_error", "upper_bound", b"upper_bound"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelGap: _TypeAlias = ModelGap  # noqa: Y015
+
+@_typing.final
+class ConstraintPrice(_message.Message):
+    """What a constraint that binds is worth."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSTRAINT_FIELD_NUMBER: _builtins.int
+    RECOURSE_FIELD_NUMBER: _builtins.int
+    SHADOW_PRICES_FIELD_NUMBER: _builtins.int
+    constraint: _builtins.str
+    """The constraint as the program writes it, shortened."""
+    recourse: _builtins.bool
+    """Whether it stands in the recourse, where relaxing it means relaxing it in
+    every scenario; otherwise it binds the decision alone.
+    """
+    @_builtins.property
+    def shadow_prices(self) -> _tensor_pb2.Tensor:
+        """Reduction of `objective` per unit added to the right-hand side, entry by
+        entry in the constraint's shape, FLOAT64. Zero: the entry does not bind.
+        """
+
+    def __init__(
+        self,
+        *,
+        constraint: _builtins.str = ...,
+        recourse: _builtins.bool = ...,
+        shadow_prices: _tensor_pb2.Tensor | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["shadow_prices", b"shadow_prices"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["constraint", b"constraint", "recourse", b"recourse", "shadow_prices", b"shadow_prices"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConstraintPrice: _TypeAlias = ConstraintPrice  # noqa: Y015
+
+@_typing.final
+class Sensitivity(_message.Message):
+    """How the objective moves with a given parameter."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    SLOPES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the parameter."""
+    unit: _builtins.str
+    """Unit of the parameter. Empty: the program names none."""
+    @_builtins.property
+    def slopes(self) -> _tensor_pb2.Tensor:
+        """Change of `objective` per unit of each entry, in the parameter's shape,
+        FLOAT64.
+        """
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        unit: _builtins.str = ...,
+        slopes: _tensor_pb2.Tensor | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["slopes", b"slopes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "slopes", b"slopes", "unit", b"unit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Sensitivity: _TypeAlias = Sensitivity  # noqa: Y015
+
+@_typing.final
+class EvaluateDecisionsRequest(_message.Message):
+    """Which plans to compare, on what knowledge."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class GivenEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _tensor_pb2.Tensor: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _tensor_pb2.Tensor | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    KNOWN_FIELD_NUMBER: _builtins.int
+    GIVEN_FIELD_NUMBER: _builtins.int
+    SCENARIO_COUNT_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    RISK_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    OWN_SCENARIOS_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Model, as in DecideRequest. Required."""
+    scenario_count: _builtins.int
+    """Scenarios to find the best plan on, and as many others to compare all plans
+    on, from 2 up to half the server's limit. Zero: 200.
+    """
+    seed: _builtins.int
+    """Seed of the draw, as in DecideRequest."""
+    request_id: _builtins.str
+    """Identifies the request, as in DecideRequest."""
+    confidence: _builtins.float
+    """Confidence of the intervals of differences, in (0, 1). Zero, the default:
+    0.95.
+    """
+    @_builtins.property
+    def history(self) -> _rows_pb2.Rows:
+        """Rows before the decision period, as in DecideRequest."""
+
+    @_builtins.property
+    def known(self) -> _rows_pb2.Rows:
+        """Rows of the decision period, as in DecideRequest."""
+
+    @_builtins.property
+    def given(self) -> _containers.MessageMap[_builtins.str, _tensor_pb2.Tensor]:
+        """Given parameters by name, as in DecideRequest."""
+
+    @_builtins.property
+    def risk(self) -> _risk_pb2.Risk:
+        """What plans are ranked by, and what the best one minimizes. Unset: the
+        expected cost.
+        """
+
+    @_builtins.property
+    def own_scenarios(self) -> Global___ScenarioSet:
+        """Scenarios in place of the model's, as in DecideRequest. The best plan is
+        then made on the scenarios that it is compared on.
+        """
+
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
+        """The caller's plans, from 1 to 100."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        history: _rows_pb2.Rows | None = ...,
+        known: _rows_pb2.Rows | None = ...,
+        given: _abc.Mapping[_builtins.str, _tensor_pb2.Tensor] | None = ...,
+        scenario_count: _builtins.int = ...,
+        seed: _builtins.int = ...,
+        risk: _risk_pb2.Risk | None = ...,
+        request_id: _builtins.str = ...,
+        own_scenarios: Global___ScenarioSet | None = ...,
+        candidates: _abc.Iterable[Global___Candidate] | None = ...,
+        confidence: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "known", b"known", "own_scenarios", b"own_scenarios", "risk", b"risk"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "confidence", b"confidence", "given", b"given", "history", b"history", "known", b"known", "model", b"model", "own_scenarios", b"own_scenarios", "request_id", b"request_id", "risk", b"risk", "scenario_count", b"scenario_count", "seed", b"seed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EvaluateDecisionsRequest: _TypeAlias = EvaluateDecisionsRequest  # noqa: Y015
+
+@_typing.final
+class Candidate(_message.Message):
+    """A plan of the caller's."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ValuesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _tensor_pb2.Tensor: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _tensor_pb2.Tensor | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """Names it in the answer: 1 to 64 characters, unique. Required."""
+    @_builtins.property
+    def values(self) -> _containers.MessageMap[_builtins.str, _tensor_pb2.Tensor]:
+        """Every decision variable of the program by name, in its shape."""
+
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        values: _abc.Mapping[_builtins.str, _tensor_pb2.Tensor] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Candidate: _TypeAlias = Candidate  # noqa: Y015
+
+@_typing.final
+class EvaluateDecisionsResponse(_message.Message):
+    """The caller's plans, ranked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVALUATIONS_FIELD_NUMBER: _builtins.int
+    BEST_FIELD_NUMBER: _builtins.int
+    BEST_DECISION_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    PROGRAM_FIELD_NUMBER: _builtins.int
+    SCENARIO_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    SCENARIO_COUNT_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    DURATIONS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    confidence: _builtins.float
+    """Confidence of the intervals, in (0, 1)."""
+    scenario_fingerprint: _builtins.str
+    """SHA-256, hexadecimal, of the scenarios of the comparison."""
+    scenario_count: _builtins.int
+    """Number of scenarios of the comparison."""
+    seed: _builtins.int
+    """Seed of the draw."""
+    request_id: _builtins.str
+    """The request's id, or the one the server made."""
+    @_builtins.property
+    def evaluations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evaluation]:
+        """One for each candidate: feasible ones first, by the asked risk measure."""
+
+    @_builtins.property
+    def best(self) -> Global___Evaluation:
+        """The best plan of the program on the same scenarios; its label is empty."""
+
+    @_builtins.property
+    def best_decision(self) -> _containers.RepeatedCompositeFieldContainer[Global___DecisionVariable]:
+        """That plan."""
+
+    @_builtins.property
+    def model(self) -> Global___ModelReference:
+        """The model that drew the scenarios."""
+
+    @_builtins.property
+    def program(self) -> Global___ProgramReference:
+        """The program."""
+
+    @_builtins.property
+    def durations(self) -> Global___Durations:
+        """Where the time went."""
+
+    def __init__(
+        self,
+        *,
+        evaluations: _abc.Iterable[Global___Evaluation] | None = ...,
+        best: Global___Evaluation | None = ...,
+        best_decision: _abc.Iterable[Global___DecisionVariable] | None = ...,
+        confidence: _builtins.float = ...,
+        model: Global___ModelReference | None = ...,
+        program: Global___ProgramReference | None = ...,
+        scenario_fingerprint: _builtins.str = ...,
+        scenario_count: _builtins.int = ...,
+        seed: _builtins.int = ...,
+        durations: Global___Durations | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "durations", b"durations", "model", b"model", "program", b"program"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "best_decision", b"best_decision", "confidence", b"confidence", "durations", b"durations", "evaluations", b"evaluations", "model", b"model", "program", b"program", "request_id", b"request_id", "scenario_count", b"scenario_count", "scenario_fingerprint", b"scenario_fingerprint", "seed", b"seed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EvaluateDecisionsResponse: _TypeAlias = EvaluateDecisionsResponse  # noqa: Y015
+
+@_typing.final
+class Evaluation(_message.Message):
+    """One plan over the common scenarios, in the currency of the program."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    FEASIBLE_FIELD_NUMBER: _builtins.int
+    VIOLATIONS_FIELD_NUMBER: _builtins.int
+    OBJECTIVE_FIELD_NUMBER: _builtins.int
+    EXPECTED_COST_FIELD_NUMBER: _builtins.int
+    EXPECTED_REGRET_FIELD_NUMBER: _builtins.int
+    EXPECTED_REGRET_STANDARD_ERROR_FIELD_NUMBER: _builtins.int
+    ABOVE_BEST_FIELD_NUMBER: _builtins.int
+    ABOVE_LEADER_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """The candidate's label. Empty: the best plan of the program."""
+    feasible: _builtins.bool
+    """Whether no constraint is broken and every scenario has a recourse."""
+    objective: _builtins.float
+    """Value of the asked risk measure. Infinite: a scenario has no recourse."""
+    expected_cost: _builtins.float
+    """Mean cost. Infinite as above."""
+    expected_regret: _builtins.float
+    """Mean of cost less the least possible cost under the same scenario. Infinite
+    as above.
+    """
+    expected_regret_standard_error: _builtins.float
+    """Monte Carlo standard error of `expected_regret`. Infinite as above."""
+    @_builtins.property
+    def violations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Violation]:
+        """What is broken. Empty where `feasible`."""
+
+    @_builtins.property
+    def above_best(self) -> Global___Difference:
+        """Cost less that of the best plan, scenario by scenario. Unset: one of them
+        is infinite.
+        """
+
+    @_builtins.property
+    def above_leader(self) -> Global___Difference:
+        """Cost less that of the candidate that is ranked first. Unset: one of them is
+        infinite.
+        """
+
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        feasible: _builtins.bool = ...,
+        violations: _abc.Iterable[Global___Violation] | None = ...,
+        objective: _builtins.float = ...,
+        expected_cost: _builtins.float = ...,
+        expected_regret: _builtins.float = ...,
+        expected_regret_standard_error: _builtins.float = ...,
+        above_best: Global___Difference | None = ...,
+        above_leader: Global___Difference | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["above_best", b"above_best", "above_leader", b"above_leader"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["above_best", b"above_best", "above_leader", b"above_leader", "expected_cost", b"expected_cost", "expected_regret", b"expected_regret", "expected_regret_standard_error", b"expected_regret_standard_error", "feasible", b"feasible", "label", b"label", "objective", b"objective", "violations", b"violations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Evaluation: _TypeAlias = Evaluation  # noqa: Y015
+
+@_typing.final
+class Violation(_message.Message):
+    """A constraint that a plan breaks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSTRAINT_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    SCENARIO_COUNT_FIELD_NUMBER: _builtins.int
+    constraint: _builtins.str
+    """The constraint as the program writes it, shortened."""
+    amount: _builtins.float
+    """Largest violation, in the units of the constraint. Infinite: together with
+    the others of the recourse it leaves scenarios without any.
+    """
+    scenario_count: _builtins.int
+    """Scenarios that it leaves without recourse. Zero: it binds the plan alone."""
+    def __init__(
+        self,
+        *,
+        constraint: _builtins.str = ...,
+        amount: _builtins.float = ...,
+        scenario_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "constraint", b"constraint", "scenario_count", b"scenario_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Violation: _TypeAlias = Violation  # noqa: Y015
+
+@_typing.final
+class Difference(_message.Message):
+    """A mean of differences that were paired by scenario, with its two-sided
+    Student interval.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEAN_FIELD_NUMBER: _builtins.int
+    STANDARD_ERROR_FIELD_NUMBER: _builtins.int
+    LOWER_BOUND_FIELD_NUMBER: _builtins.int
+    UPPER_BOUND_FIELD_NUMBER: _builtins.int
+    mean: _builtins.float
+    """The mean."""
+    standard_error: _builtins.float
+    """Its standard error."""
+    lower_bound: _builtins.float
+    """Lower end of the interval. The interval holds under the model's law."""
+    upper_bound: _builtins.float
+    """Upper end of the interval."""
+    def __init__(
+        self,
+        *,
+        mean: _builtins.float = ...,
+        standard_error: _builtins.float = ...,
+        lower_bound: _builtins.float = ...,
+        upper_bound: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lower_bound", b"lower_bound", "mean", b"mean", "standard_error", b"standard_error", "upper_bound", b"upper_bound"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Difference: _TypeAlias = Difference  # noqa: Y015
+
+@_typing.final
+class ExplainDecisionRequest(_message.Message):
+    """Which decision to explain, on what knowledge."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class GivenEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _tensor_pb2.Tensor: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _tensor_pb2.Tensor | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    KNOWN_FIELD_NUMBER: _builtins.int
+    GIVEN_FIELD_NUMBER: _builtins.int
+    SCENARIO_COUNT_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    RISK_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    OWN_SCENARIOS_FIELD_NUMBER: _builtins.int
+    TOP_SCENARIO_COUNT_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Model, as in DecideRequest. Required."""
+    scenario_count: _builtins.int
+    """Scenarios to draw, from 1 up to the server's limit. Zero: 200."""
+    seed: _builtins.int
+    """Seed of the draw, as in DecideRequest."""
+    request_id: _builtins.str
+    """Identifies the request, as in DecideRequest."""
+    top_scenario_count: _builtins.int
+    """Most influential scenarios to return, from 1 to 100. Zero: 10."""
+    @_builtins.property
+    def history(self) -> _rows_pb2.Rows:
+        """Rows before the decision period, as in DecideRequest."""
+
+    @_builtins.property
+    def known(self) -> _rows_pb2.Rows:
+        """Rows of the decision period, as in DecideRequest."""
+
+    @_builtins.property
+    def given(self) -> _containers.MessageMap[_builtins.str, _tensor_pb2.Tensor]:
+        """Given parameters by name, as in DecideRequest."""
+
+    @_builtins.property
+    def risk(self) -> _risk_pb2.Risk:
+        """What the decision minimizes. Unset: the expected cost."""
+
+    @_builtins.property
+    def own_scenarios(self) -> Global___ScenarioSet:
+        """Scenarios in place of the model's, as in DecideRequest."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        history: _rows_pb2.Rows | None = ...,
+        known: _rows_pb2.Rows | None = ...,
+        given: _abc.Mapping[_builtins.str, _tensor_pb2.Tensor] | None = ...,
+        scenario_count: _builtins.int = ...,
+        seed: _builtins.int = ...,
+        risk: _risk_pb2.Risk | None = ...,
+        request_id: _builtins.str = ...,
+        own_scenarios: Global___ScenarioSet | None = ...,
+        top_scenario_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "known", b"known", "own_scenarios", b"own_scenarios", "risk", b"risk"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["given", b"given", "history", b"history", "known", b"known", "model", b"model", "own_scenarios", b"own_scenarios", "request_id", b"request_id", "risk", b"risk", "scenario_count", b"scenario_count", "seed", b"seed", "top_scenario_count", b"top_scenario_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainDecisionRequest: _TypeAlias = ExplainDecisionRequest  # noqa: Y015
+
+@_typing.final
+class ExplainDecisionResponse(_message.Message):
+    """What drives a decision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_FIELD_NUMBER: _builtins.int
+    OBJECTIVE_FIELD_NUMBER: _builtins.int
+    EXPECTED_COST_FIELD_NUMBER: _builtins.int
+    INFLUENCES_FIELD_NUMBER: _builtins.int
+    UNHEDGED_DECISION_FIELD_NUMBER: _builtins.int
+    UNHEDGED_PLANNED_COST_FIELD_NUMBER: _builtins.int
+    UNHEDGED_EXPECTED_COST_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    PROGRAM_FIELD_NUMBER: _builtins.int
+    SCENARIO_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    SCENARIO_COUNT_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    DURATIONS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    objective: _builtins.float
+    """Value of the asked risk measure at the decision."""
+    expected_cost: _builtins.float
+    """Mean cost of the decision."""
+    unhedged_planned_cost: _builtins.float
+    """What that plan would cost if the mean scenario came."""
+    unhedged_expected_cost: _builtins.float
+    """What that plan costs on average over the scenarios. Infinite: it leaves one
+    without recourse.
+    """
+    scenario_fingerprint: _builtins.str
+    """SHA-256, hexadecimal, of the scenarios."""
+    scenario_count: _builtins.int
+    """Number of scenarios."""
+    seed: _builtins.int
+    """Seed of the draw."""
+    request_id: _builtins.str
+    """The request's id, or the one the server made."""
+    @_builtins.property
+    def decision(self) -> _containers.RepeatedCompositeFieldContainer[Global___DecisionVariable]:
+        """The decision, as Decide gives it."""
+
+    @_builtins.property
+    def influences(self) -> _containers.RepeatedCompositeFieldContainer[Global___Influence]:
+        """The scenarios whose weight moves the decision most, the first most."""
+
+    @_builtins.property
+    def unhedged_decision(self) -> _containers.RepeatedCompositeFieldContainer[Global___DecisionVariable]:
+        """The plan without hedge: the decision if the mean scenario were certain."""
+
+    @_builtins.property
+    def model(self) -> Global___ModelReference:
+        """The model that drew the scenarios."""
+
+    @_builtins.property
+    def program(self) -> Global___ProgramReference:
+        """The program."""
+
+    @_builtins.property
+    def durations(self) -> Global___Durations:
+        """Where the time went."""
+
+    def __init__(
+        self,
+        *,
+        decision: _abc.Iterable[Global___DecisionVariable] | None = ...,
+        objective: _builtins.float = ...,
+        expected_cost: _builtins.float = ...,
+        influences: _abc.Iterable[Global___Influence] | None = ...,
+        unhedged_decision: _abc.Iterable[Global___DecisionVariable] | None = ...,
+        unhedged_planned_cost: _builtins.float = ...,
+        unhedged_expected_cost: _builtins.float = ...,
+        model: Global___ModelReference | None = ...,
+        program: Global___ProgramReference | None = ...,
+        scenario_fingerprint: _builtins.str = ...,
+        scenario_count: _builtins.int = ...,
+        seed: _builtins.int = ...,
+        durations: Global___Durations | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["durations", b"durations", "model", b"model", "program", b"program"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "durations", b"durations", "expected_cost", b"expected_cost", "influences", b"influences", "model", b"model", "objective", b"objective", "program", b"program", "request_id", b"request_id", "scenario_count", b"scenario_count", "scenario_fingerprint", b"scenario_fingerprint", "seed", b"seed", "unhedged_decision", b"unhedged_decision", "unhedged_expected_cost", b"unhedged_expected_cost", "unhedged_planned_cost", b"unhedged_planned_cost"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainDecisionResponse: _TypeAlias = ExplainDecisionResponse  # noqa: Y015
+
+@_typing.final
+class Influence(_message.Message):
+    """What one scenario does to the decision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCENARIO_INDEX_FIELD_NUMBER: _builtins.int
+    PROBABILITY_FIELD_NUMBER: _builtins.int
+    MAGNITUDE_FIELD_NUMBER: _builtins.int
+    SHIFT_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
+    scenario_index: _builtins.int
+    """Index of the scenario in the sample, from 0: ask Decide for the scenarios
+    with the same seed and count to see it.
+    """
+    probability: _builtins.float
+    """Its probability."""
+    magnitude: _builtins.float
+    """Euclidean length of `shift` over all variables."""
+    cost: _builtins.float
+    """Cost of the decision under this scenario."""
+    @_builtins.property
+    def shift(self) -> _containers.RepeatedCompositeFieldContainer[Global___DecisionVariable]:
+        """How the decision would move, to first order, if the scenario were twice as
+        likely: the derivative in its weight times its probability.
+        """
+
+    def __init__(
+        self,
+        *,
+        scenario_index: _builtins.int = ...,
+        probability: _builtins.float = ...,
+        magnitude: _builtins.float = ...,
+        shift: _abc.Iterable[Global___DecisionVariable] | None = ...,
+        cost: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "magnitude", b"magnitude", "probability", b"probability", "scenario_index", b"scenario_index", "shift", b"shift"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Influence: _TypeAlias = Influence  # noqa: Y015
 
 @_typing.final
 class DecisionVariable(_message.Message):

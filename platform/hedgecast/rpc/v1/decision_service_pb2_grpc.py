@@ -44,6 +44,16 @@ class DecisionServiceStub:
                 request_serializer=hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.DecideRequest.SerializeToString,
                 response_deserializer=hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.DecideResponse.FromString,
                 _registered_method=True)
+        self.EvaluateDecisions = channel.unary_unary(
+                '/hedgecast.rpc.v1.DecisionService/EvaluateDecisions',
+                request_serializer=hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.EvaluateDecisionsRequest.SerializeToString,
+                response_deserializer=hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.EvaluateDecisionsResponse.FromString,
+                _registered_method=True)
+        self.ExplainDecision = channel.unary_unary(
+                '/hedgecast.rpc.v1.DecisionService/ExplainDecision',
+                request_serializer=hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.ExplainDecisionRequest.SerializeToString,
+                response_deserializer=hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.ExplainDecisionResponse.FromString,
+                _registered_method=True)
 
 
 class DecisionServiceServicer:
@@ -67,6 +77,27 @@ class DecisionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EvaluateDecisions(self, request, context):
+        """Plans of the caller's, ranked over common scenarios against the plan that
+        Decide would give. Says how much worse a plan is and how certain that is.
+
+        Errors: as Decide. A plan that is not feasible is no error: its evaluation
+        names the constraints that it breaks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainDecision(self, request, context):
+        """Which scenarios drive the decision, and the same plan without hedge.
+
+        Errors: as Decide; INVALID_ARGUMENT also where no solver has derivatives
+        for the program.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DecisionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -74,6 +105,16 @@ def add_DecisionServiceServicer_to_server(servicer, server):
                     servicer.Decide,
                     request_deserializer=hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.DecideRequest.FromString,
                     response_serializer=hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.DecideResponse.SerializeToString,
+            ),
+            'EvaluateDecisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.EvaluateDecisions,
+                    request_deserializer=hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.EvaluateDecisionsRequest.FromString,
+                    response_serializer=hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.EvaluateDecisionsResponse.SerializeToString,
+            ),
+            'ExplainDecision': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainDecision,
+                    request_deserializer=hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.ExplainDecisionRequest.FromString,
+                    response_serializer=hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.ExplainDecisionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -108,6 +149,60 @@ class DecisionService:
             '/hedgecast.rpc.v1.DecisionService/Decide',
             hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.DecideRequest.SerializeToString,
             hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.DecideResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EvaluateDecisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hedgecast.rpc.v1.DecisionService/EvaluateDecisions',
+            hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.EvaluateDecisionsRequest.SerializeToString,
+            hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.EvaluateDecisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainDecision(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hedgecast.rpc.v1.DecisionService/ExplainDecision',
+            hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.ExplainDecisionRequest.SerializeToString,
+            hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.ExplainDecisionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,19 @@ class DecisionServiceStub:
     not converge), RESOURCE_EXHAUSTED (limits or load), UNAVAILABLE (not warm
     yet or going away), DEADLINE_EXCEEDED.
     """
+    EvaluateDecisions: _grpc.UnaryUnaryMultiCallable[_decision_service_pb2.EvaluateDecisionsRequest, _decision_service_pb2.EvaluateDecisionsResponse]
+    """Plans of the caller's, ranked over common scenarios against the plan that
+    Decide would give. Says how much worse a plan is and how certain that is.
+
+    Errors: as Decide. A plan that is not feasible is no error: its evaluation
+    names the constraints that it breaks.
+    """
+    ExplainDecision: _grpc.UnaryUnaryMultiCallable[_decision_service_pb2.ExplainDecisionRequest, _decision_service_pb2.ExplainDecisionResponse]
+    """Which scenarios drive the decision, and the same plan without hedge.
+
+    Errors: as Decide; INVALID_ARGUMENT also where no solver has derivatives
+    for the program.
+    """
 
 @_typing.type_check_only
 class DecisionServiceAsyncStub(DecisionServiceStub):
@@ -66,6 +79,19 @@ class DecisionServiceAsyncStub(DecisionServiceStub):
     model), FAILED_PRECONDITION (the program is infeasible, unbounded or did
     not converge), RESOURCE_EXHAUSTED (limits or load), UNAVAILABLE (not warm
     yet or going away), DEADLINE_EXCEEDED.
+    """
+    EvaluateDecisions: _aio.UnaryUnaryMultiCallable[_decision_service_pb2.EvaluateDecisionsRequest, _decision_service_pb2.EvaluateDecisionsResponse]  # type: ignore[assignment]
+    """Plans of the caller's, ranked over common scenarios against the plan that
+    Decide would give. Says how much worse a plan is and how certain that is.
+
+    Errors: as Decide. A plan that is not feasible is no error: its evaluation
+    names the constraints that it breaks.
+    """
+    ExplainDecision: _aio.UnaryUnaryMultiCallable[_decision_service_pb2.ExplainDecisionRequest, _decision_service_pb2.ExplainDecisionResponse]  # type: ignore[assignment]
+    """Which scenarios drive the decision, and the same plan without hedge.
+
+    Errors: as Decide; INVALID_ARGUMENT also where no solver has derivatives
+    for the program.
     """
 
 class DecisionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -89,6 +115,31 @@ class DecisionServiceServicer(metaclass=_abc_1.ABCMeta):
         model), FAILED_PRECONDITION (the program is infeasible, unbounded or did
         not converge), RESOURCE_EXHAUSTED (limits or load), UNAVAILABLE (not warm
         yet or going away), DEADLINE_EXCEEDED.
+        """
+
+    @_abc_1.abstractmethod
+    def EvaluateDecisions(
+        self,
+        request: _decision_service_pb2.EvaluateDecisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_decision_service_pb2.EvaluateDecisionsResponse, _abc.Awaitable[_decision_service_pb2.EvaluateDecisionsResponse]]:
+        """Plans of the caller's, ranked over common scenarios against the plan that
+        Decide would give. Says how much worse a plan is and how certain that is.
+
+        Errors: as Decide. A plan that is not feasible is no error: its evaluation
+        names the constraints that it breaks.
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainDecision(
+        self,
+        request: _decision_service_pb2.ExplainDecisionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_decision_service_pb2.ExplainDecisionResponse, _abc.Awaitable[_decision_service_pb2.ExplainDecisionResponse]]:
+        """Which scenarios drive the decision, and the same plan without hedge.
+
+        Errors: as Decide; INVALID_ARGUMENT also where no solver has derivatives
+        for the program.
         """
 
 def add_DecisionServiceServicer_to_server(servicer: DecisionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,50 @@
+"""The planner's clients: numpy and grpc only, pandas where it is there.
+
+with Client("127.0.0.1:50051") as client:
+    answer = client.decide("german_grid@champion", history=columns, history_times=times)
+    print(answer.decision["schedule"], answer.expected_regret)
+
+async with AsyncClient("127.0.0.1:50051") as client:
+    answer = await client.decide("german_grid@champion", history=table)
+"""
+
+from hedgecast.client.answers import (
+    ConstraintPrice,
+    DecisionAnswer,
+    Difference,
+    EvaluationAnswer,
+    ExplanationAnswer,
+    GapBound,
+    ModelInfo,
+    PlanEvaluation,
+    ScenarioArrays,
+    ScenarioInfluence,
+    SolverVerdict,
+    Violation,
+)
+from hedgecast.client.asynchronous import AsyncClient
+from hedgecast.client.blocking import Client
+from hedgecast.client.channel import TlsFiles
+from hedgecast.client.requests import DecideOptions, EvaluateOptions, ExplainOptions, Question
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "ConstraintPrice",
+    "DecideOptions",
+    "DecisionAnswer",
+    "Difference",
+    "EvaluateOptions",
+    "EvaluationAnswer",
+    "ExplainOptions",
+    "ExplanationAnswer",
+    "GapBound",
+    "ModelInfo",
+    "PlanEvaluation",
+    "Question",
+    "ScenarioArrays",
+    "ScenarioInfluence",
+    "SolverVerdict",
+    "TlsFiles",
+    "Violation",
+]

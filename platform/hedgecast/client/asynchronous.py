@@ -1,0 +1,165 @@
+"""The planner's client for programs that run on asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Self, Unpack
+
+import grpc
+import grpc.aio
+from numpy.typing import ArrayLike
+
+from hedgecast.client.answers import DecisionAnswer, EvaluationAnswer, ExplanationAnswer, ModelInfo
+from hedgecast.client.channel import RetryBudget, Terms, TlsFiles, pause_before_retry
+from hedgecast.client.reading import decision_answer, evaluation_answer, explanation_answer, model_info
+from hedgecast.client.requests import (
+    DecideOptions,
+    EvaluateOptions,
+    ExplainOptions,
+    decide_request,
+    evaluate_request,
+    explain_request,
+)
+from hedgecast.rpc.v1 import decision_service_pb2_grpc as decision_grpc
+from hedgecast.rpc.v1 import model_service_pb2 as model_pb
+from hedgecast.rpc.v1 import model_service_pb2_grpc as model_grpc
+
+
+class AsyncClient:
+    """A connection to a hedgecast service from an event loop; an async context manager.
+
+    Many calls may be under way at once. Parameters and errors are those of `Client`.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        token: str | None = None,
+        tls: TlsFiles | None = None,
+        deadline_seconds: float = 60.0,
+        retries: int = 2,
+        max_message_bytes: int = 64 * 2**20,
+    ) -> None:
+        self._terms = Terms(
+            address=address,
+            token=token,
+            tls=tls,
+            deadline_seconds=deadline_seconds,
+            retries=retries,
+            max_message_bytes=max_message_bytes,
+        )
+        self._budget = RetryBudget()
+        self._channel = _open_channel(self._terms)
+        self._decisions = decision_grpc.DecisionServiceStub(self._channel)
+        self._models = model_grpc.ModelServiceStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; calls under way are cancelled."""
+        await self._channel.close()
+
+    async def decide(self, model: str, **options: Unpack[DecideOptions]) -> DecisionAnswer:
+        """The decision of least risk over scenarios that the model draws for this context.
+
+        Parameters
+        ----------
+        model : str
+            NAME, NAME@ALIAS or NAME@VERSION.
+        **options
+            See `DecideOptions`.
+
+        Raises
+        ------
+        HedgecastError
+            The service's error, of the same class as where it was raised.
+        """
+        request = decide_request(model, options)
+        return decision_answer(
+            await self._call(self._decisions.Decide, request, options.get("deadline_seconds"))
+        )
+
+    async def evaluate(
+        self, model: str, plans: Mapping[str, Mapping[str, ArrayLike]], **options: Unpack[EvaluateOptions]
+    ) -> EvaluationAnswer:
+        """Plans ranked over common scenarios, with intervals of what they cost more than the best one.
+
+        Parameters
+        ----------
+        model : str
+            NAME, NAME@ALIAS or NAME@VERSION.
+        plans : mapping
+            Label to decision variable to values.
+        **options
+            See `EvaluateOptions`.
+
+        Raises
+        ------
+        HedgecastError
+            As `decide`.
+        """
+        request = evaluate_request(model, plans, options)
+        answer = await self._call(self._decisions.EvaluateDecisions, request, options.get("deadline_seconds"))
+        return evaluation_answer(answer)
+
+    async def explain(self, model: str, **options: Unpack[ExplainOptions]) -> ExplanationAnswer:
+        """Which scenarios drive the decision, and the plan without hedge.
+
+        Parameters
+        ----------
+        model : str
+            NAME, NAME@ALIAS or NAME@VERSION.
+        **options
+            See `ExplainOptions`.
+
+        Raises
+        ------
+        HedgecastError
+            As `decide`.
+        """
+        request = explain_request(model, options)
+        answer = await self._call(self._decisions.ExplainDecision, request, options.get("deadline_seconds"))
+        return explanation_answer(answer)
+
+    async def models(self) -> tuple[ModelInfo, ...]:
+        """All served models, sorted by name and version."""
+        found: list[ModelInfo] = []
+        token = ""
+        while True:
+            request = model_pb.ListModelsRequest(page_token=token)
+            page: model_pb.ListModelsResponse = await self._call(self._models.ListModels, request, None)
+            found.extend(map(model_info, page.models))
+            token = page.next_page_token
+            if not token:
+                return tuple(found)
+
+    async def model(self, name: str) -> ModelInfo:
+        """The model that NAME, NAME@ALIAS or NAME@VERSION means."""
+        return model_info(await self._call(self._models.GetModel, model_pb.GetModelRequest(name=name), None))
+
+    async def _call(self, method: Callable[..., Any], request: Any, deadline_seconds: float | None) -> Any:
+        seconds = self._terms.deadline_seconds if deadline_seconds is None else deadline_seconds
+        end = time.monotonic() + seconds
+        self._budget.call()
+        for attempt in range(self._terms.retries + 1):
+            left = max(end - time.monotonic(), 0.0)
+            try:
+                return await method(request, timeout=left, metadata=self._terms.metadata)
+            except grpc.RpcError as error:
+                pause = pause_before_retry(error, attempt, end, self._terms, self._budget)
+                await asyncio.sleep(pause)
+        raise AssertionError("the last attempt returns or raises")
+
+
+def _open_channel(terms: Terms) -> grpc.aio.Channel:
+    credentials = terms.credentials()
+    if credentials is None:
+        return grpc.aio.insecure_channel(terms.address, terms.options)
+    return grpc.aio.secure_channel(terms.address, credentials, terms.options)

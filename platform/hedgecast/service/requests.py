@@ -1,0 +1,337 @@
+"""From messages to queries: requests are checked here, before anything is computed."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import Message
+from numpy.typing import NDArray
+
+from hedgecast.core.errors import ConfigError, DataError, InputError, ShapeError
+from hedgecast.programs.risk import Risk
+from hedgecast.rpc import codec
+from hedgecast.rpc.v1 import decision_service_pb2 as decision_pb
+from hedgecast.rpc.v1 import risk_pb2
+from hedgecast.service.answers import Scenarios
+from hedgecast.service.queries import Candidate, DecideQuery, EvaluateQuery, ExplainQuery
+from hedgecast.service.settings import ServiceSettings
+
+DEFAULT_SCENARIO_COUNT = 200
+DEFAULT_LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
+DEFAULT_TAIL_LEVEL = 0.95
+DEFAULT_CONFIDENCE = 0.95
+DEFAULT_REPLICATIONS = 5
+# The replications of more scenarios than this would be most of an answer's time.
+_MOST_REPLICATED_BY_DEFAULT = 1_000
+_REPLICATIONS = (2, 50)
+_MOST_LEVELS = 101
+_MOST_CANDIDATES = 100
+_MOST_INFLUENCES, _DEFAULT_INFLUENCES = 100, 10
+
+
+def decide_query(
+    message: decision_pb.DecideRequest, settings: ServiceSettings, *, deadline_seconds: float
+) -> DecideQuery:
+    """The query in ``message``, with the defaults that the protos state.
+
+    Raises
+    ------
+    InputError
+        A field that cannot be used; the fact ``field`` is its path.
+    """
+    question = _question(message, settings, deadline_seconds)
+    return DecideQuery(
+        **question,
+        quantile_levels=_levels(message),
+        tail_level=_tail_level(message.tail_level),
+        return_scenarios=message.return_scenarios,
+        validate_only=message.validate_only,
+        gap_replications=_replications(message, question["scenario_count"], question["risk"], settings),
+        gap_confidence=_confidence(message.gap_confidence, "gap_confidence"),
+    )
+
+
+def evaluate_query(
+    message: decision_pb.EvaluateDecisionsRequest, settings: ServiceSettings, *, deadline_seconds: float
+) -> EvaluateQuery:
+    """The query in ``message``; see `decide_query`."""
+    question = _question(message, settings, deadline_seconds)
+    count = question["scenario_count"]
+    if question["own"] is None and not 2 <= count <= settings.max_scenarios // 2:
+        raise InputError(
+            f"scenario_count is {count}: must be from 2 to {settings.max_scenarios // 2}, half the limit, "
+            "since the best plan and the comparison take as many each",
+            field="scenario_count",
+        )
+    return EvaluateQuery(
+        **question,
+        candidates=_candidates(message, settings.max_input_entries),
+        confidence=_confidence(message.confidence, "confidence"),
+    )
+
+
+def explain_query(
+    message: decision_pb.ExplainDecisionRequest, settings: ServiceSettings, *, deadline_seconds: float
+) -> ExplainQuery:
+    """The query in ``message``; see `decide_query`."""
+    top = message.top_scenario_count
+    if not 0 <= top <= _MOST_INFLUENCES:
+        raise InputError(
+            f"top_scenario_count is {top}: must be from 1 to {_MOST_INFLUENCES}, or 0 for "
+            f"{_DEFAULT_INFLUENCES}",
+            field="top_scenario_count",
+        )
+    question = _question(message, settings, deadline_seconds)
+    return ExplainQuery(**question, top_scenarios=top or _DEFAULT_INFLUENCES)
+
+
+def draws_asked_for(message: Any) -> int:
+    """Scenarios that a request with a ``scenario_count`` makes the service draw or work on, for quotas."""
+    fields = message.DESCRIPTOR.fields_by_name
+    count = max(message.scenario_count, 0) or DEFAULT_SCENARIO_COUNT
+    if "own_scenarios" in fields and message.HasField("own_scenarios"):
+        shape = message.own_scenarios.paths.shape
+        return max(int(shape[0]), 0) if shape else 0
+    if "candidates" in fields:
+        return 2 * int(count)
+    if "gap_replication_count" in fields:
+        asked = message.HasField("gap_replication_count")
+        replications = message.gap_replication_count if asked else _usual_replications(message, count)
+        return int(count * (1 + max(replications, 0)))
+    return int(count)
+
+
+def risk_of(message: risk_pb2.Risk) -> Risk:
+    """The risk measure in ``message``; unset means the expectation.
+
+    Raises
+    ------
+    ConfigError
+        A number outside [0, 1], or an unknown basis.
+    """
+    if message.basis not in risk_pb2.Risk.Basis.values():
+        raise ConfigError(f"risk.basis is {message.basis}: must be COST or REGRET", field="risk.basis")
+    on_regret = message.basis == risk_pb2.Risk.REGRET
+    measure = message.WhichOneof("measure")
+    try:
+        match measure:
+            case "cvar":
+                return Risk(beta=1.0, alpha=message.cvar.alpha, on_regret=on_regret)
+            case "mixture":
+                return Risk(beta=message.mixture.beta, alpha=message.mixture.alpha, on_regret=on_regret)
+            case "worst_case":
+                return Risk(beta=1.0, alpha=1.0, on_regret=on_regret)
+            case _:
+                return Risk()
+    except ConfigError as error:
+        raise ConfigError(str(error), field=f"risk.{measure}", **error.facts) from None
+
+
+def _question(message: Any, settings: ServiceSettings, deadline_seconds: float) -> dict[str, Any]:
+    """What every request about one decision period has."""
+    if not message.model:
+        raise InputError("model is empty: name one, for example german_grid@champion", field="model")
+    limit = settings.max_input_entries
+    own = _own_scenarios(message, settings) if message.HasField("own_scenarios") else None
+    return {
+        "model": message.model,
+        "history": codec.decode_rows(message.history, field="history", most_entries=limit),
+        "known": codec.decode_rows(message.known, field="known", most_entries=limit),
+        "given": _arrays(message.given, "given", limit),
+        "own": own,
+        "scenario_count": _scenario_count(message.scenario_count, settings.max_scenarios, own),
+        "seed": _seed(message.seed),
+        "risk": risk_of(message.risk),
+        "request_id": _request_id(message.request_id),
+        "deadline_seconds": deadline_seconds,
+    }
+
+
+def _own_scenarios(message: Any, settings: ServiceSettings) -> Scenarios:
+    given = message.own_scenarios
+    for field in ("history", "known"):
+        if message.HasField(field):
+            raise InputError(f"{field} is set with own_scenarios: leave one of them out", field=field)
+    if message.seed:
+        raise InputError(f"seed is {message.seed} with own_scenarios, which are not drawn", field="seed")
+    field = "own_scenarios.paths"
+    paths = codec.decode_tensor(given.paths, field=field, most_entries=settings.max_input_entries)
+    if paths.ndim != 3 or paths.shape[2] != len(given.series):
+        raise ShapeError(
+            f"{field} has shape {list(paths.shape)}: must be (scenarios, steps, {len(given.series)} series)",
+            field=f"{field}.shape",
+        )
+    if len(given.units) != len(given.series):
+        raise ShapeError(
+            f"own_scenarios has {len(given.units)} units for {len(given.series)} series",
+            field="own_scenarios.units",
+        )
+    times = codec.decode_times(given.step_times, field="own_scenarios.step_times")
+    if len(times) not in (0, paths.shape[1]):
+        raise ShapeError(
+            f"own_scenarios has {len(times)} step times for {paths.shape[1]} steps: give all or none",
+            field="own_scenarios.step_times",
+        )
+    return Scenarios(
+        names=tuple(given.series),
+        units=tuple(given.units),
+        times=times if len(times) else None,
+        paths=paths.astype(np.float64),
+        probabilities=_probabilities(given, paths.shape[0]) if given.HasField("probabilities") else None,
+    )
+
+
+def _probabilities(given: decision_pb.ScenarioSet, count: int) -> NDArray[np.float64]:
+    field = "own_scenarios.probabilities"
+    found = codec.decode_tensor(given.probabilities, field=field, most_entries=count).astype(np.float64)
+    if found.shape != (count,):
+        raise ShapeError(
+            f"{field} has shape {list(found.shape)}: there are {count} scenarios", field=f"{field}.shape"
+        )
+    if found.min() < 0 or abs(found.sum() - 1.0) > 1e-6:
+        raise DataError(
+            f"{field}: the least is {found.min():g}, the sum {found.sum():.9g}: none may be negative and "
+            "they must sum to 1",
+            field=field,
+        )
+    normalized: NDArray[np.float64] = found / found.sum()
+    return normalized
+
+
+def _candidates(message: decision_pb.EvaluateDecisionsRequest, limit: int) -> tuple[Candidate, ...]:
+    count = len(message.candidates)
+    if not 1 <= count <= _MOST_CANDIDATES:
+        raise InputError(
+            f"candidates has {count} plans: from 1 to {_MOST_CANDIDATES} are compared", field="candidates"
+        )
+    labels = [candidate.label for candidate in message.candidates]
+    for index, label in enumerate(labels):
+        if not 1 <= len(label) <= 64 or label in labels[:index]:
+            raise InputError(
+                f"candidates[{index}].label is {label[:64]!r}: must have 1 to 64 characters and be unique",
+                field=f"candidates[{index}].label",
+            )
+    return tuple(
+        Candidate(label=item.label, values=_arrays(item.values, f"candidates[{index}].values", limit))
+        for index, item in enumerate(message.candidates)
+    )
+
+
+def _arrays(tensors: Mapping[str, Message], field: str, limit: int) -> dict[str, NDArray[np.float64]]:
+    return {
+        name: codec.decode_tensor(tensor, field=f"{field}[{name}]", most_entries=limit).astype(np.float64)  # type: ignore[arg-type]
+        for name, tensor in tensors.items()
+    }
+
+
+def _scenario_count(count: int, limit: int, own: Scenarios | None) -> int:
+    if own is not None:
+        found = len(own.paths)
+        if count not in (0, found) or found > limit:
+            raise InputError(
+                f"scenario_count is {count} with {found} own_scenarios: must be their number or 0, and at "
+                f"most {limit}",
+                field="scenario_count",
+                limit=limit,
+            )
+        return found
+    if not 0 <= count <= limit:
+        raise InputError(
+            f"scenario_count is {count}: must be from 1 to {limit}, or 0 for {DEFAULT_SCENARIO_COUNT}",
+            field="scenario_count",
+            limit=limit,
+        )
+    return count or min(DEFAULT_SCENARIO_COUNT, limit)
+
+
+def _replications(
+    message: decision_pb.DecideRequest, scenarios: int, risk: Risk, settings: ServiceSettings
+) -> int:
+    limit = settings.max_scenarios
+    if not message.HasField("gap_replication_count"):
+        usual = _usual_replications(message, scenarios)
+        return usual if scenarios * (1 + usual) <= limit else 0
+    count, field = message.gap_replication_count, "gap_replication_count"
+    if count == 0:
+        return 0
+    least, most = _REPLICATIONS
+    if not least <= count <= most:
+        raise InputError(f"{field} is {count}: must be from {least} to {most}, or 0 for none", field=field)
+    if message.HasField("own_scenarios"):
+        raise InputError(
+            f"{field} is {count} with own_scenarios: fresh ones are the model's, of another law; set 0",
+            field=field,
+        )
+    if not risk.neutral and risk.alpha == 1.0:
+        raise InputError(
+            f"{field} is {count} with the worst case: what was never drawn cannot be bounded; set 0",
+            field=field,
+        )
+    if scenarios * (1 + count) > limit:
+        raise InputError(
+            f"{field} is {count}: with {scenarios} scenarios that makes {scenarios * (1 + count)} draws, at "
+            f"most {limit} are allowed; ask for fewer of either",
+            field=field,
+            limit=limit,
+        )
+    return count
+
+
+def _usual_replications(message: decision_pb.DecideRequest, scenarios: int) -> int:
+    plain = not message.HasField("own_scenarios") and not message.validate_only
+    neutral = message.risk.WhichOneof("measure") in (None, "expectation")
+    return DEFAULT_REPLICATIONS if plain and neutral and scenarios <= _MOST_REPLICATED_BY_DEFAULT else 0
+
+
+def _seed(seed: int) -> int:
+    if seed < 0:
+        raise InputError(f"seed is {seed}: must not be negative", field="seed")
+    return seed
+
+
+def _levels(message: decision_pb.DecideRequest) -> tuple[float, ...]:
+    levels = tuple(message.quantile_levels)
+    if len(levels) > _MOST_LEVELS:
+        raise InputError(
+            f"quantile_levels has {len(levels)} entries: at most {_MOST_LEVELS}", field="quantile_levels"
+        )
+    for index, level in enumerate(levels):
+        # NaN fails every comparison, so this refuses it too.
+        if not 0.0 <= level <= 1.0:
+            raise InputError(
+                f"quantile_levels[{index}] is {level}: must lie in [0, 1]", field=f"quantile_levels[{index}]"
+            )
+    return levels or DEFAULT_LEVELS
+
+
+def _tail_level(level: float) -> float:
+    if not 0.0 <= level < 1.0:
+        raise InputError(
+            f"tail_level is {level}: must lie in [0, 1), 0 meaning {DEFAULT_TAIL_LEVEL}", field="tail_level"
+        )
+    return level or DEFAULT_TAIL_LEVEL
+
+
+def _confidence(value: float, field: str) -> float:
+    if not 0.0 <= value < 1.0:
+        raise InputError(
+            f"{field} is {value}: must lie in (0, 1), or be 0 for {DEFAULT_CONFIDENCE}", field=field
+        )
+    return value or DEFAULT_CONFIDENCE
+
+
+def _request_id(text: str) -> str:
+    if not text:
+        return str(uuid.uuid4())
+    # Goes into logs as it is, so nothing that could forge a line.
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", text):
+        raise DataError(
+            f"request_id has {len(text)} characters: must be 1 to 64 letters, digits, dots, dashes or "
+            "underscores",
+            field="request_id",
+        )
+    return text
