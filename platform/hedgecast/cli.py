@@ -24,6 +24,8 @@ _COMMANDS = {
     "train": "hedgecast.commands.train:train",
     "backtest": "hedgecast.commands.backtest:backtest",
     "decide": "hedgecast.commands.decide:decide",
+    "evaluate": "hedgecast.commands.evaluate:evaluate",
+    "explain": "hedgecast.commands.explain:explain",
     "models": "hedgecast.commands.models:app",
     "solve": "hedgecast.commands.solve:solve",
     "train-surrogate": "hedgecast.commands.train_surrogate:train_surrogate_command",

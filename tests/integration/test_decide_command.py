@@ -1,6 +1,7 @@
 """``hedgecast decide`` as a planner types it, against a real server in this process."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -47,9 +48,10 @@ def files(tiny: TinyModel, tmp_path: Path) -> tuple[Path, Path]:
     return history, known
 
 
-def decide(address: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [PROGRAM, "decide", "--address", address, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def decide(address: str, *arguments: str, command: str = "decide") -> subprocess.CompletedProcess[str]:
+    words = [PROGRAM, command, *arguments, "--address", address]
+    wide = {**os.environ, "COLUMNS": "160"}
+    return subprocess.run(words, capture_output=True, text=True, check=False, env=wide)
 
 
 def test_the_command_answers_as_the_client(address: str, files: tuple[Path, Path], tiny: TinyModel) -> None:
@@ -84,6 +86,34 @@ def test_the_table_shows_plan_and_cost(address: str, files: tuple[Path, Path]) -
     assert result.returncode == 0, result.stderr
     assert "Plan of tiny@1" in result.stdout
     assert "expected regret" in result.stdout
+
+
+def test_plans_are_evaluated_and_explained(address: str, files: tuple[Path, Path], tmp_path: Path) -> None:
+    history, known = files
+    ask = ["--model", "tiny", "--rows", str(history), "--known", str(known)]
+    mine, flat = tmp_path / "mine.json", tmp_path / "flat.csv"
+    mine.write_text(decide(address, *ask, "--scenarios", "30", "--gap-replications", "0", "--json").stdout)
+    flat.write_text("schedule\n" + "10.0\n" * 24)
+    evaluated = decide(address, str(flat), str(mine), *ask, "--json", command="evaluate")
+    assert evaluated.returncode == 0, evaluated.stderr
+    record = json.loads(evaluated.stdout)
+    assert [plan["label"] for plan in record["plans"]] == ["mine", "flat"]
+    assert record["plans"][1]["above_leader"]["lower_bound"] > 0
+    table = decide(address, str(flat), str(mine), *ask, command="evaluate")
+    assert "above the best plan" in table.stdout
+    explained = decide(address, *ask, "--scenarios", "30", "--top", "3", command="explain")
+    assert explained.returncode == 0, explained.stderr
+    assert "worth of the hedge" in explained.stdout
+
+
+def test_a_file_that_is_no_plan_is_named(address: str, files: tuple[Path, Path], tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.json"
+    wrong.write_text("[1, 2]")
+    ask = ["--model", "tiny", "--rows", str(files[0])]
+    for path, message in ((wrong, "is no plan"), (tmp_path / "none.json", "No such file")):
+        result = decide(address, str(path), *ask, command="evaluate")
+        assert result.returncode == 2
+        assert message in result.stderr.replace("\n", " ")
 
 
 def test_a_gap_in_the_rows_is_named(address: str, files: tuple[Path, Path]) -> None:

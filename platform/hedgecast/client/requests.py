@@ -56,7 +56,7 @@ class DecideOptions(Question, total=False):
     """Also return the scenarios."""
     validate_only: bool
     """Only check the request."""
-    gap_replications: int
+    gap_replications: int | None
     """Fresh samples for the interval of the optimality gap; 0: none; the service's default where left out."""
     gap_confidence: float
     """Of that interval; 0.95 where left out."""

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import os
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -13,37 +10,35 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from hedgecast.client import Client, DecisionAnswer, TlsFiles
-from hedgecast.commands.rows import rows_from_file
-from hedgecast.core.errors import ConfigError
+from hedgecast.client import DecisionAnswer
+from hedgecast.commands import question as ask
 
 
 def decide(
-    model: Annotated[str, typer.Option(help="NAME, NAME@ALIAS or NAME@VERSION.")],
-    rows: Annotated[Path, typer.Option(help="CSV or Parquet file with the rows before the decision period.")],
-    known: Annotated[
-        Path | None, typer.Option(help="File with the rows known ahead, one per step of the period.")
+    model: ask.Model,
+    rows: ask.Rows,
+    known: ask.Known = None,
+    timestamp: ask.Timestamp = "timestamp",
+    address: ask.Address = ask.ADDRESS,
+    scenarios: ask.ScenarioCount = 200,
+    seed: ask.Seed = 0,
+    risk: ask.RiskText = "expectation",
+    given: ask.Given = None,
+    gap_replications: Annotated[
+        int | None,
+        typer.Option(
+            help="Fresh samples for the optimality gap's interval; 0: none; default: the service's."
+        ),
     ] = None,
-    timestamp: Annotated[str, typer.Option(help="Name of the time column.")] = "timestamp",
-    address: Annotated[str, typer.Option(help="HOST:PORT of the service.")] = "127.0.0.1:50051",
-    scenarios: Annotated[int, typer.Option(help="Scenarios to draw.")] = 200,
-    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
-    risk: Annotated[
-        str, typer.Option(help="expectation, worst, cvar:ALPHA, mixture:BETA:ALPHA, or regret-cvar:ALPHA.")
-    ] = "expectation",
-    given: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=NUMBER or NAME=[a,b,...]: a parameter known now; repeatable."),
-    ] = None,
-    authorities: Annotated[Path | None, typer.Option(help="PEM file: makes the channel secure.")] = None,
-    deadline: Annotated[float, typer.Option(help="Seconds to wait, retries included.")] = 60.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    authorities: ask.Authorities = None,
+    deadline: ask.Deadline = 60.0,
+    as_json: ask.AsJson = False,
 ) -> None:
     """The plan that a running service has for the day that follows the rows of a file.
 
     The file (CSV or Parquet) has one column `timestamp` (UTC, or with an offset) and one column per series
-    of the model; `hedgecast models --address` names them. What is known ahead (a holiday, a
-    temperature forecast) comes in a second file with one row per step of the decision period.
+    of the model. What is known ahead (a holiday, a temperature forecast) comes in a second file with one row
+    per step of the decision period.
 
     Examples:
 
@@ -51,24 +46,11 @@ def decide(
 
         hedgecast decide --model german_grid --rows history.parquet --risk cvar:0.95 --scenarios 1000 --json
     """
-    tls = None if authorities is None else TlsFiles(authorities=authorities)
-    # A token on the command line would stand in the process list.
-    token = os.environ.get("HEDGECAST_TOKEN")
-    with Client(address, token=token, tls=tls, deadline_seconds=deadline) as client:
-        wanted = client.model(model)
-        past = rows_from_file(rows, timestamp, list(wanted.history_columns))
-        ahead = None if known is None else rows_from_file(known, timestamp, list(wanted.known_columns))
-        answer = client.decide(
-            model,
-            history=past.columns,
-            history_times=past.times,
-            known=None if ahead is None else ahead.columns,
-            known_times=None if ahead is None else ahead.times,
-            given=_given(given or []),
-            scenario_count=scenarios,
-            seed=seed,
-            risk=risk,
+    with ask.connect(address, authorities, deadline) as client:
+        asked = ask.question(
+            client, model, rows, known, timestamp, given=given, scenarios=scenarios, seed=seed, risk=risk
         )
+        answer = client.decide(model, **asked, gap_replications=gap_replications)
     if as_json:
         print(json.dumps(answer_record(answer)))
     else:
@@ -76,18 +58,9 @@ def decide(
 
 
 def answer_record(answer: DecisionAnswer) -> dict[str, Any]:
-    """The answer as plain data for JSON; times in ISO 8601, UTC."""
-    record: dict[str, Any] = {
-        field.name: getattr(answer, field.name)
-        for field in dataclasses.fields(answer)
-        if field.name not in ("decision", "times", "scenarios", "verdict")
-    }
-    for name in ("cost_quantiles", "regret_quantiles"):
-        record[name] = {str(level): value for level, value in record[name].items()}
-    record = {key: dict(value) if hasattr(value, "items") else value for key, value in record.items()}
-    record["decision"] = {name: values.tolist() for name, values in answer.decision.items()}
-    record["times"] = [f"{np.datetime_as_string(time, unit='s')}Z" for time in answer.times]
-    record["verdict"] = dataclasses.asdict(answer.verdict)
+    """The answer as plain data for JSON, without the scenarios."""
+    record: dict[str, Any] = ask.plain(answer)
+    del record["scenarios"]
     return record
 
 
@@ -108,15 +81,37 @@ def show(answer: DecisionAnswer, console: Console) -> None:
     for label, value in _figures(answer):
         figures.add_row(label, value)
     console.print(figures)
+    if answer.prices:
+        console.print(_prices(answer))
     for warning in answer.warnings:
         console.print(f"[yellow]warning[/] {warning}")
 
 
+def _prices(answer: DecisionAnswer) -> Table:
+    table = Table("constraint that binds", "entries", "largest shadow price", title="What limits the plan")
+    for price in answer.prices:
+        largest = price.values.flat[int(np.abs(price.values).argmax())]
+        where = " (in every scenario)" if price.recourse else ""
+        table.add_row(f"{price.constraint}{where}", str(np.count_nonzero(price.values)), f"{largest:.4g}")
+    return table
+
+
 def _figures(answer: DecisionAnswer) -> list[tuple[str, str]]:
     error = 1.96 * answer.expected_regret_standard_error
+    gap = answer.gap
     return [
         ("expected cost", f"{answer.expected_cost:.4g}"),
         ("expected regret", f"{answer.expected_regret:.4g} +- {error:.2g} (95 %, Monte Carlo)"),
+        *(
+            []
+            if gap is None
+            else [
+                (
+                    "from the best plan, by the model",
+                    f"at most {gap.upper_bound:.4g} ({gap.confidence:.0%}, {gap.replications} fresh samples)",
+                )
+            ]
+        ),
         *(
             (f"regret, {level:.0%} quantile", f"{value:.4g}")
             for level, value in answer.regret_quantiles.items()
@@ -124,6 +119,11 @@ def _figures(answer: DecisionAnswer) -> list[tuple[str, str]]:
         (f"regret, mean beyond {answer.tail_level:.0%}", f"{answer.regret_cvar:.4g}"),
         ("value of perfect information", f"{answer.expected_value_of_perfect_information:.4g}"),
         ("value of the stochastic solution", f"{answer.value_of_stochastic_solution:.4g}"),
+        *(
+            (f"one unit more of {name}", f"{slopes.item():+.4g}")
+            for name, slopes in answer.sensitivities.items()
+            if slopes.size == 1
+        ),
         (
             "verdict",
             f"{answer.verdict.state.lower()}, primal {answer.verdict.primal_residual:.0e}, "
@@ -131,19 +131,3 @@ def _figures(answer: DecisionAnswer) -> list[tuple[str, str]]:
         ),
         ("milliseconds", ", ".join(f"{stage} {1e3 * s:.1f}" for stage, s in answer.durations.items())),
     ]
-
-
-def _given(pairs: list[str]) -> dict[str, Any]:
-    given: dict[str, Any] = {}
-    for pair in pairs:
-        name, separator, text = pair.partition("=")
-        try:
-            value = json.loads(text)
-            given[name] = np.asarray(value, np.float64)
-        except (json.JSONDecodeError, TypeError, ValueError) as error:
-            raise ConfigError(
-                f"--given {pair!r}: write NAME=NUMBER or NAME=[a,b,...], for example capacity=80", given=pair
-            ) from error
-        if not separator or not name:
-            raise ConfigError(f"--given {pair!r}: write NAME=NUMBER", given=pair)
-    return given
