@@ -14,6 +14,9 @@
     |   +-- ModelNotFoundError
     |   +-- BundleError          a bundle is damaged or of another version
     |   +-- GateRefusedError     a promotion check failed
+    +-- OutcomeError             what really happened cannot be kept or read
+    |   +-- DecisionNotFoundError
+    |   +-- OutcomeConflictError   another record was kept under the same id
     +-- ServiceError
     |   +-- UnavailableError     not ready, or going away
     |   +-- OverloadedError      queues are full: try later
@@ -116,6 +119,24 @@ class GateRefusedError(ModelError):
     """A promotion check failed; names the check, its figure and its bound."""
 
     reason = "GATE_REFUSED"
+
+
+class OutcomeError(HedgecastError):
+    """What was decided and what really happened cannot be kept or read; names the file."""
+
+    reason = "OUTCOME"
+
+
+class DecisionNotFoundError(OutcomeError):
+    """No decision of that id is kept: never answered here, or older than the retention."""
+
+    reason = "DECISION_NOT_FOUND"
+
+
+class OutcomeConflictError(OutcomeError):
+    """Other content was kept under the same id or request id before."""
+
+    reason = "OUTCOME_CONFLICT"
 
 
 class ServiceError(HedgecastError):

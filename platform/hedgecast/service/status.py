@@ -62,6 +62,10 @@ RULES: Mapping[type[errors.HedgecastError], Rule] = {
     # Names folders of the server.
     errors.BundleError: Rule(_CODE.INTERNAL, public=False),
     errors.GateRefusedError: Rule(_CODE.FAILED_PRECONDITION),
+    # Names files of the server.
+    errors.OutcomeError: Rule(_CODE.INTERNAL, public=False),
+    errors.DecisionNotFoundError: Rule(_CODE.NOT_FOUND),
+    errors.OutcomeConflictError: Rule(_CODE.ALREADY_EXISTS),
     errors.ServiceError: Rule(_CODE.INTERNAL, public=False),
     errors.UnavailableError: Rule(_CODE.UNAVAILABLE, retry=True),
     errors.OverloadedError: Rule(_CODE.RESOURCE_EXHAUSTED, retry=True),

@@ -1,0 +1,86 @@
+"""Parquet files that any reader reads, whole or not there."""
+
+import datetime
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from hedgecast.core.errors import OutcomeError
+from hedgecast.outcomes.encoding import Kind, decision_of, decision_row, outcome_row
+from hedgecast.outcomes.segments import Segment, clear_unfinished, segments_in, write_segment
+
+
+def _tables(decided, happened, count: int) -> dict[Kind, pa.Table]:
+    decisions = [decided(number) for number in range(count)]
+    outcomes = [outcome_row(happened(decision), decision) for decision in decisions]
+    rows = {Kind.DECISION: [decision_row(decision) for decision in decisions], Kind.OUTCOME: outcomes}
+    return {kind: pa.Table.from_batches(rows[kind], schema=kind.schema) for kind in Kind}
+
+
+def test_plain_parquet_reads_a_segment(tmp_path, decided, happened) -> None:
+    write_segment(tmp_path, 3, _tables(decided, happened, 4)).close()
+    decisions = pq.read_table(tmp_path / "00000003" / "decisions.parquet")
+    outcomes = pq.read_table(tmp_path / "00000003" / "outcomes.parquet")
+    assert decisions.column("decision_id").to_pylist() == ["d-0", "d-1", "d-2", "d-3"]
+    assert outcomes.column("regret").to_pylist() == [2.5] * 4
+    first = decisions.column("decision")[2].as_py()
+    assert [item["name"] for item in first] == ["on", "order"]
+    assert first[1]["shape"] == [4]
+    assert first[1]["values"] == [2.0, 3.0, 4.0, 5.0]
+    assert outcomes.column("realized")[0].as_py()[0]["values"] == [50.0] * 8
+
+
+def test_a_row_is_found_across_groups(tmp_path, decided, happened) -> None:
+    segment = write_segment(tmp_path, 1, _tables(decided, happened, 600))
+    for row in (0, 255, 256, 511, 512, 599):
+        assert decision_of(*segment.row(Kind.DECISION, row)).seed == row
+    segment.close()
+
+
+def test_the_newest_time_is_that_of_either_table(tmp_path, decided, happened) -> None:
+    tables = _tables(decided, happened, 3)
+    segment = write_segment(tmp_path, 1, tables)
+    assert segment.newest == decided(2).issued_at + datetime.timedelta(days=1)
+    segment.close()
+    empty = write_segment(tmp_path, 2, {kind: table.slice(0, 0) for kind, table in tables.items()})
+    assert empty.newest is None
+    empty.close()
+
+
+def test_what_a_dying_writer_left_is_no_segment(tmp_path, decided, happened) -> None:
+    segment = write_segment(tmp_path, 1, _tables(decided, happened, 2))
+    segment.close()
+    (tmp_path / "00000002.unfinished").mkdir()
+    (tmp_path / "00000002.unfinished" / "decisions.parquet").write_bytes(b"PAR1")
+    clear_unfinished(tmp_path)
+    assert [found.number for found in segments_in(tmp_path)] == [1]
+    assert [path.name for path in tmp_path.iterdir()] == ["00000001"]
+
+
+def test_who_reads_a_segment_reads_on_when_it_is_removed(tmp_path, decided, happened) -> None:
+    segment = write_segment(tmp_path, 1, _tables(decided, happened, 2))
+    segment.remove()
+    assert list(tmp_path.iterdir()) == []
+    assert segment.table(Kind.DECISION, ["seed"]).column(0).to_pylist() == [0, 1]
+
+
+def test_damage_and_missing_files_are_named(tmp_path, decided, happened) -> None:
+    write_segment(tmp_path, 1, _tables(decided, happened, 50)).close()
+    path = tmp_path / "00000001" / "decisions.parquet"
+    whole = path.read_bytes()
+    metadata = pq.ParquetFile(path).metadata
+    group = metadata.row_group(0)
+    column = next(i for i in range(group.num_columns) if group.column(i).path_in_schema == "seed")
+    place = group.column(column).data_page_offset + group.column(column).total_compressed_size - 3
+    damaged = bytearray(whole)
+    damaged[place] ^= 4
+    path.write_bytes(damaged)
+    with pytest.raises(OutcomeError, match=r"decisions\.parquet cannot be read"):
+        Segment(tmp_path / "00000001").table(Kind.DECISION)
+    path.write_bytes(whole[:100])
+    with pytest.raises(OutcomeError, match=r"decisions\.parquet cannot be read"):
+        Segment(tmp_path / "00000001")
+    path.unlink()
+    with pytest.raises(OutcomeError, match=r"decisions\.parquet cannot be read"):
+        Segment(tmp_path / "00000001")

@@ -1,0 +1,179 @@
+"""Idempotence, conflicts, bounds, restarts and threads."""
+
+import concurrent.futures
+import datetime
+
+import numpy as np
+import pytest
+
+from hedgecast.core.errors import (
+    DataError,
+    DecisionNotFoundError,
+    OutcomeConflictError,
+    OutcomeError,
+    OverloadedError,
+    ShapeError,
+    UnavailableError,
+)
+from hedgecast.outcomes import Kind, OutcomeStore, Retention
+from hedgecast.outcomes.encoding import same_decision, same_outcome
+
+
+def test_what_is_kept_is_found_in_the_log_in_a_segment_and_after_a_restart(
+    tmp_path, decided, happened
+) -> None:
+    decision, outcome = decided(1), happened(decided(1))
+
+    def check(store: OutcomeStore) -> None:
+        assert same_decision(store.decision("d-1"), decision)
+        found = store.outcome("d-1")
+        assert same_outcome(found, outcome)
+        assert (found.cost, found.regret, found.recorded_at) == (101.5, 2.5, outcome.recorded_at)
+        assert len(store) == 1
+
+    with OutcomeStore(tmp_path) as store:
+        store.keep(decision)
+        assert store.outcome("d-1") is None
+        store.record("d-1", outcome)
+        check(store)
+    with OutcomeStore(tmp_path) as store:
+        check(store)
+        store.roll()
+        check(store)
+    with OutcomeStore(tmp_path) as store:
+        check(store)
+
+
+@pytest.mark.parametrize("rolled", [False, True])
+def test_a_retry_gets_the_first_answer_and_writes_nothing(tmp_path, decided, happened, rolled) -> None:
+    with OutcomeStore(tmp_path) as store:
+        store.keep(decided(1))
+        first = store.record("d-1", happened(decided(1)))
+        if rolled:
+            store.roll()
+        later = first.recorded_at + datetime.timedelta(hours=1)
+        kept = store.keep(decided(1, decision_id="new", issued_at=later))
+        assert (kept.decision_id, kept.issued_at) == ("d-1", decided(1).issued_at)
+        again = store.record("d-1", happened(decided(1), recorded_at=later, cost=7.0))
+        assert (again.recorded_at, again.cost) == (first.recorded_at, 101.5)
+        assert same_outcome(store.record("d-1", happened(decided(1), request_id="")), first)
+        assert store.table(Kind.DECISION).num_rows == 1
+        assert store.table(Kind.OUTCOME).num_rows == 1
+
+
+def test_other_content_under_an_id_is_a_conflict(tmp_path, decided, happened) -> None:
+    with OutcomeStore(tmp_path) as store:
+        store.keep(decided(1))
+        store.keep(decided(2))
+        with pytest.raises(OutcomeConflictError, match="request id 'r-1'"):
+            store.keep(decided(1, seed=99))
+        with pytest.raises(OutcomeConflictError, match="decision id 'd-1'"):
+            store.keep(decided(1, seed=99, request_id="new"))
+        store.keep(decided(3, principal="other", request_id="r-1"))
+        store.record("d-1", happened(decided(1)))
+        with pytest.raises(OutcomeConflictError, match="has another outcome"):
+            store.record("d-1", happened(decided(1), value=51.0))
+        with pytest.raises(OutcomeConflictError, match="another decision"):
+            store.record("d-2", happened(decided(2), request_id="o-d-1"))
+        assert store.outcome("d-2") is None
+        assert store.table(Kind.OUTCOME).num_rows == 1
+
+
+def test_an_unknown_decision_and_a_wrong_outcome_are_refused(tmp_path, decided, happened) -> None:
+    with OutcomeStore(tmp_path) as store:
+        store.keep(decided(1))
+        with pytest.raises(DecisionNotFoundError, match="'nowhere'") as caught:
+            store.record("nowhere", happened(decided(1)))
+        assert caught.value.facts["field"] == "decision_id"
+        with pytest.raises(ShapeError, match="shape"):
+            store.record("d-1", happened(decided(1, bands={}), realized={"load": np.ones(3)}))
+        with pytest.raises(DataError, match="nan"):
+            store.record("d-1", happened(decided(1), cost=float("nan")))
+        assert store.outcome("d-1") is None
+
+
+def test_a_planner_and_shadows_are_recorded_together_or_not_at_all(tmp_path, decided, happened) -> None:
+    with OutcomeStore(tmp_path) as store:
+        store.keep(decided(1))
+        shadow = decided(2, request_id="", shadow_of="d-1", model_version="4")
+        store.keep(shadow)
+        assert [found.decision_id for found in store.shadows("d-1")] == ["d-2"]
+        outcomes = {"d-1": happened(decided(1)), "d-2": happened(shadow, request_id="", cost=float("inf"))}
+        with pytest.raises(DataError, match="inf"):
+            store.record_all(outcomes)
+        assert store.outcome("d-1") is None
+        with pytest.raises(DataError, match="one request id"):
+            store.record_all(dict.fromkeys(("d-1", "d-2"), happened(decided(1))))
+        outcomes["d-2"] = happened(shadow, request_id="")
+        assert set(store.record_all(outcomes)) == {"d-1", "d-2"}
+        assert set(store.record_all(outcomes)) == {"d-1", "d-2"}
+        assert store.table(Kind.OUTCOME).column("shadow_of").to_pylist() == ["", "d-1"]
+    with OutcomeStore(tmp_path) as store:
+        assert [found.decision_id for found in store.shadows("d-1")] == ["d-2"]
+        store.record_all(outcomes)
+        assert store.table(Kind.OUTCOME).num_rows == 2
+
+
+def test_two_stores_do_not_share_a_folder(tmp_path) -> None:
+    with OutcomeStore(tmp_path), pytest.raises(OutcomeError, match="one writer"):
+        OutcomeStore(tmp_path)
+    OutcomeStore(tmp_path).close()
+
+
+def test_the_number_of_decisions_is_bounded_and_the_oldest_go(tmp_path, decided) -> None:
+    with OutcomeStore(tmp_path, retention=Retention(max_decisions=16)) as store:
+        kept = 0
+        for number in range(60):
+            try:
+                store.keep(decided(number), durable=False)
+                kept += 1
+            except OverloadedError:
+                # The log before is still being rolled.
+                store.roll()
+            assert len(store) <= 16
+        assert kept >= 50
+        store.decision("d-59")
+        with pytest.raises(DecisionNotFoundError, match="older than the"):
+            store.decision("d-0")
+        seeds = store.table(Kind.DECISION, ["seed"]).column(0).to_pylist()
+        assert len(seeds) == len(store)
+        # What was forgotten may be asked again.
+        store.keep(decided(0))
+    with OutcomeStore(tmp_path, retention=Retention(max_decisions=16)) as store:
+        assert store.decision("d-0").seed == 0
+
+
+def test_retention_by_days_holds_when_a_store_is_opened(tmp_path, now, decided, happened) -> None:
+    with OutcomeStore(tmp_path, now=lambda: now) as store:
+        store.keep(decided(1))
+        store.record("d-1", happened(decided(1)))
+        store.roll()
+        store.keep(decided(2))
+    later = now + datetime.timedelta(days=500)
+    with OutcomeStore(tmp_path, now=lambda: later) as store:
+        assert len(store) == 1
+        assert store.decision("d-2").seed == 2
+
+
+def test_threads_that_retry_each_other_write_every_record_once(tmp_path, decided, happened) -> None:
+    retention = Retention(roll_bytes=60_000)
+    numbers = [int(number) % 40 for number in np.random.default_rng(2).permutation(160)]
+    with OutcomeStore(tmp_path, retention=retention) as store:
+
+        def answer(number: int) -> float:
+            kept = store.keep(decided(number))
+            return store.record(kept.decision_id, happened(kept, regret=float(number))).regret
+
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(answer, numbers)) == [float(number) for number in numbers]
+        assert sorted(store.table(Kind.DECISION).column("seed").to_pylist()) == list(range(40))
+        assert sorted(store.table(Kind.OUTCOME).column("regret").to_pylist()) == list(range(40))
+    assert len(list((tmp_path / "segments").iterdir())) > 2
+
+
+def test_a_closed_store_takes_nothing(tmp_path, decided) -> None:
+    store = OutcomeStore(tmp_path)
+    store.close()
+    store.close()
+    with pytest.raises(UnavailableError, match="closed"):
+        store.keep(decided(1))
