@@ -7,7 +7,7 @@ Examples
 --------
 >>> import datetime, tempfile
 >>> import numpy as np
->>> from hedgecast.outcomes import DecisionRecord, OutcomeRecord, OutcomeStore, band_of
+>>> from hedgecast.outcomes import DecisionRecord, OutcomeRecord, OutcomeStore, band_of, performance_of
 >>> now = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
 >>> paths = np.random.default_rng(1).normal(50.0, 5.0, (200, 24))
 >>> levels = np.array([0.05, 0.95])
@@ -28,25 +28,38 @@ Examples
 [0.0, 1.0]
 >>> store.record("d-1", outcome).regret  # a retry changes nothing
 4.5
+>>> performance = performance_of(store.figures()["power", "3"])
+>>> performance.regret.mean, performance.state
+(4.5, 'too_few')
 >>> store.close()
 >>> folder.cleanup()
 """
 
 from hedgecast.outcomes.admission import Limits
 from hedgecast.outcomes.encoding import Kind
+from hedgecast.outcomes.figures import Figures
 from hedgecast.outcomes.journal import Retention, salvage
+from hedgecast.outcomes.performance import Coverage, Drift, Performance, PerformanceConfig, performance_of
 from hedgecast.outcomes.records import Band, Covered, DecisionRecord, OutcomeRecord, band_of
+from hedgecast.outcomes.series import Mean
 from hedgecast.outcomes.store import OutcomeStore
 
 __all__ = [
     "Band",
+    "Coverage",
     "Covered",
     "DecisionRecord",
+    "Drift",
+    "Figures",
     "Kind",
     "Limits",
+    "Mean",
     "OutcomeRecord",
     "OutcomeStore",
+    "Performance",
+    "PerformanceConfig",
     "Retention",
     "band_of",
+    "performance_of",
     "salvage",
 ]

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from hedgecast.outcomes.encoding import Kind
 
-
 _ROW_BITS = 32
 
 

@@ -22,6 +22,7 @@ from hedgecast.outcomes.encoding import (
     same_outcome,
     to_bytes,
 )
+from hedgecast.outcomes.figures import COLUMNS, Figures, figures_of
 from hedgecast.outcomes.index import Index, Place, request_key
 from hedgecast.outcomes.journal import Journal, Retention
 from hedgecast.outcomes.records import DecisionRecord, OutcomeRecord
@@ -197,6 +198,10 @@ class OutcomeStore:
     def table(self, kind: Kind, columns: list[str] | None = None) -> pa.Table:
         """All decisions or outcomes that are kept, in the order in which they were written."""
         return pa.concat_tables([table for _, table in self._journal.tables(kind, columns)])
+
+    def figures(self, *, last: int = 1000) -> dict[tuple[str, str], Figures]:
+        """The latest outcomes of each (model, version), for ``performance_of``; it reads files: keep it."""
+        return figures_of(self.table(Kind.OUTCOME, list(COLUMNS)), last=last)
 
     def roll(self) -> None:
         """Turn what is in the log into a Parquet segment now, and return when it is there."""
