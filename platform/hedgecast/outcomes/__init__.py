@@ -7,7 +7,8 @@ Examples
 --------
 >>> import datetime, tempfile
 >>> import numpy as np
->>> from hedgecast.outcomes import DecisionRecord, OutcomeRecord, OutcomeStore, band_of, performance_of
+>>> from hedgecast.outcomes import DecisionRecord, OutcomeRecord, OutcomeStore
+>>> from hedgecast.outcomes import band_of, performance_of, recommend
 >>> now = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
 >>> paths = np.random.default_rng(1).normal(50.0, 5.0, (200, 24))
 >>> levels = np.array([0.05, 0.95])
@@ -31,11 +32,15 @@ Examples
 >>> performance = performance_of(store.figures()["power", "3"])
 >>> performance.regret.mean, performance.state
 (4.5, 'too_few')
+>>> recommend(store.pairs("power", champion="3", challenger="4")).action
+'go_on'
 >>> store.close()
 >>> folder.cleanup()
 """
 
 from hedgecast.outcomes.admission import Limits
+from hedgecast.outcomes.canary import CanaryConfig, PairedRegrets, Recommendation, recommend
+from hedgecast.outcomes.confidence import Sequence, SequenceConfig, confidence_sequence
 from hedgecast.outcomes.encoding import Kind
 from hedgecast.outcomes.figures import Figures
 from hedgecast.outcomes.journal import Retention, salvage
@@ -46,6 +51,7 @@ from hedgecast.outcomes.store import OutcomeStore
 
 __all__ = [
     "Band",
+    "CanaryConfig",
     "Coverage",
     "Covered",
     "DecisionRecord",
@@ -56,10 +62,16 @@ __all__ = [
     "Mean",
     "OutcomeRecord",
     "OutcomeStore",
+    "PairedRegrets",
     "Performance",
     "PerformanceConfig",
+    "Recommendation",
     "Retention",
+    "Sequence",
+    "SequenceConfig",
     "band_of",
+    "confidence_sequence",
     "performance_of",
+    "recommend",
     "salvage",
 ]

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from hedgecast.core.errors import DataError, DecisionNotFoundError, OutcomeConflictError, OverloadedError
 from hedgecast.outcomes.admission import Limits, admit_decision, admit_outcome
+from hedgecast.outcomes.canary import PairedRegrets, pairs_of
 from hedgecast.outcomes.encoding import (
     Kind,
     decision_of,
@@ -202,6 +203,12 @@ class OutcomeStore:
     def figures(self, *, last: int = 1000) -> dict[tuple[str, str], Figures]:
         """The latest outcomes of each (model, version), for ``performance_of``; it reads files: keep it."""
         return figures_of(self.table(Kind.OUTCOME, list(COLUMNS)), last=last)
+
+    def pairs(self, model: str, *, champion: str, challenger: str) -> PairedRegrets:
+        """Regrets of two versions for the same decisions, for ``recommend``; it reads files: keep it."""
+        columns = ["decision_id", "shadow_of", "model", "model_version", "regret"]
+        table = self.table(Kind.OUTCOME, columns)
+        return pairs_of(table, model=model, champion=champion, challenger=challenger)
 
     def roll(self) -> None:
         """Turn what is in the log into a Parquet segment now, and return when it is there."""
