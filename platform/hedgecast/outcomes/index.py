@@ -33,6 +33,7 @@ class Index:
         # By the number of the decision's log: what goes when that segment goes.
         self._ids_of: dict[int, list[bytes]] = defaultdict(list)
         self._requests_of: dict[int, list[bytes]] = defaultdict(list)
+        self._shadowed_of: dict[int, list[bytes]] = defaultdict(list)
 
     def __len__(self) -> int:
         """Number of decisions."""
@@ -46,6 +47,7 @@ class Index:
         self._add_request(request, key, place.number)
         if shadow_of:
             self._shadows.setdefault(_hash(shadow_of), []).append(key)
+            self._shadowed_of[place.number].append(_hash(shadow_of))
 
     def add_outcome(self, place: Place, decision_id: str, *, request: bytes | None) -> None:
         """An outcome was written at ``place``; nothing if its decision is kept no longer."""
@@ -72,14 +74,17 @@ class Index:
     def shadows(self, decision_id: str) -> list[Place]:
         """Places of the decisions made beside the one of that id."""
         keys = self._shadows.get(_hash(decision_id), [])
-        return [_place(self._decisions[key]) for key in keys if key in self._decisions]
+        return [_place(self._decisions[key]) for key in keys]
 
     def drop(self, number: int) -> None:
         """Forget the decisions of log ``number`` and all that belongs to them."""
         for key in self._ids_of.pop(number, []):
             del self._decisions[key]
             self._outcomes.pop(key, None)
-            self._shadows.pop(key, None)
+        for planner in self._shadowed_of.pop(number, []):
+            left = [key for key in self._shadows.pop(planner, []) if key in self._decisions]
+            if left:
+                self._shadows[planner] = left
         for request in self._requests_of.pop(number, []):
             self._requests.pop(request, None)
 

@@ -49,9 +49,23 @@ def test_a_dropped_segment_takes_all_of_its_decisions_along() -> None:
     assert index.outcome("a") is None
     assert index.requested(asked) is None
     assert index.requested(told) is None
-    assert index.shadows("a") == []
+    # Who asks for shadows has the planner's decision; those of one that is gone stay till they go themselves.
+    assert index.shadows("a") == [Place(2, 0)]
     assert index.decision("b") == Place(2, 0)
     # Its outcome may be read from a later segment when a store is opened.
     index.add_outcome(Place(2, 0), "a", request=told)
     assert index.outcome("a") is None
     index.drop(7)
+
+
+def test_forgetting_frees_all_memory() -> None:
+    index = Index()
+    for number in range(20):
+        place = Place(number // 10, number % 10)
+        asked = request_key(Kind.DECISION, "p", f"r-{number}")
+        index.add_decision(place, f"d-{number}", request=asked, shadow_of=f"d-{number - 1}")
+        index.add_outcome(place, f"d-{number}", request=request_key(Kind.OUTCOME, "p", f"r-{number}"))
+    index.drop(0)
+    index.drop(1)
+    # The first shadows a decision that was never here, the eleventh one that went before.
+    assert [name for name, held in vars(index).items() if held] == []

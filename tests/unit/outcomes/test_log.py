@@ -140,6 +140,7 @@ def test_a_full_disk_loses_the_record_alone(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(log_module.os, "pwrite", write_half)
     with pytest.raises(UnavailableError, match="No space left"):
         log.append(1, b"lost")
+    assert (tmp_path / "a.log").stat().st_size == log.size
     log.append(1, b"after")
     log.close()
     assert _read(tmp_path / "a.log") == [(1, b"before"), (1, b"after")]

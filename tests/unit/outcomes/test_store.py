@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import datetime
+import os
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from hedgecast.core.errors import (
     UnavailableError,
 )
 from hedgecast.outcomes import Kind, OutcomeStore, Retention
+from hedgecast.outcomes import log as log_module
 from hedgecast.outcomes.encoding import same_decision, same_outcome
 
 
@@ -177,3 +179,69 @@ def test_a_closed_store_takes_nothing(tmp_path, decided) -> None:
     store.close()
     with pytest.raises(UnavailableError, match="closed"):
         store.keep(decided(1))
+
+
+def test_nothing_is_acknowledged_before_it_is_on_the_disk(tmp_path, decided, happened, monkeypatch) -> None:
+    on_disk: list[int] = []
+    sync_file = log_module._sync_file
+
+    def sync(descriptor: int) -> None:
+        sync_file(descriptor)
+        on_disk.append(os.fstat(descriptor).st_size)
+
+    monkeypatch.setattr(log_module, "_sync_file", sync)
+    with OutcomeStore(tmp_path) as store:
+        path = tmp_path / "log" / "00000001.log"
+        store.keep(decided(1))
+        assert on_disk[-1] == path.stat().st_size
+        store.keep(decided(2), durable=False)
+        assert on_disk[-1] < path.stat().st_size
+        # The answer to a retry says that the record is kept: it waits too.
+        store.keep(decided(2))
+        assert on_disk[-1] == path.stat().st_size
+        store.record("d-2", happened(decided(2)))
+        assert on_disk[-1] == path.stat().st_size
+        syncs = len(on_disk)
+        store.record("d-2", happened(decided(2)))
+        assert len(on_disk) == syncs
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_any_order_of_calls_answers_as_a_dictionary_would(tmp_path, decided, happened, seed) -> None:
+    rng = np.random.default_rng(seed)
+    retention = Retention(roll_bytes=30_000)
+    decisions: dict[str, int] = {}
+    outcomes: dict[str, float] = {}
+    store = OutcomeStore(tmp_path, retention=retention)
+    for _ in range(150):
+        number, other = int(rng.integers(12)), bool(rng.random() < 0.2)
+        name, value = f"d-{number}", 51.0 if other else 50.0
+        step = rng.choice(["keep", "record", "read", "roll", "reopen"], p=[0.35, 0.35, 0.2, 0.05, 0.05])
+        if step == "keep":
+            seed_kept = decisions.setdefault(name, 100 + other)
+            if seed_kept == 100 + other:
+                assert store.keep(decided(number, seed=100 + other)).seed == seed_kept
+            else:
+                with pytest.raises(OutcomeConflictError):
+                    store.keep(decided(number, seed=100 + other))
+        elif step == "record" and name not in decisions:
+            with pytest.raises(DecisionNotFoundError):
+                store.record(name, happened(decided(number)))
+        elif step == "record":
+            if outcomes.setdefault(name, value) == value:
+                kept = store.record(name, happened(decided(number), value=value))
+                assert np.all(kept.realized["load"] == value)
+            else:
+                with pytest.raises(OutcomeConflictError):
+                    store.record(name, happened(decided(number), value=value))
+        elif step == "roll":
+            store.roll()
+        elif step == "reopen":
+            store.close()
+            store = OutcomeStore(tmp_path, retention=retention)
+        assert len(store) == len(decisions)
+        found = store.outcome(name)
+        assert (None if found is None else float(found.realized["load"][0, 0])) == outcomes.get(name)
+    assert store.table(Kind.DECISION).num_rows == len(decisions)
+    assert store.table(Kind.OUTCOME).num_rows == len(outcomes) > 5
+    store.close()
