@@ -1,11 +1,12 @@
 """A linear two-stage program with its scenarios as SMPS files, for solvers that are not ours.
 
-Three files of one base name, in free format with names of at most eight characters: ``.cor`` has the
-program with the numbers of the first scenario, ``.tim`` where the second stage begins, ``.sto`` under
-SCENARIOS what each scenario has that differs from the first. Columns ``X1``, ``X2``, ... are the first
-stage (comments at the top of ``.cor`` say which decision each one is), ``Y1``, ... the recourse; rows ``A``
-and ``G`` bind the first stage alone, ``T`` and ``U`` are equalities and inequalities of a scenario. The
-cost that nothing changes is the right-hand side of ``COST``, with its sign turned, as MPS has it.
+Three files of one base name, in free format with names of at most eight characters: ``.cor`` has the program
+with the numbers of the first scenario, ``.tim`` where the second stage begins, ``.sto`` under SCENARIOS what
+each scenario has that differs from the first. Columns ``X1``, ``X2``, ... are the first stage (comments at
+the top of ``.cor`` say which decision each one is), ``Y1``, ... the recourse; rows ``A`` and ``G`` bind the
+first stage alone, ``T`` and ``U`` are equalities and inequalities of a scenario. A cost that nothing changes
+is the right-hand side of ``COST``, with its sign turned, as MPS has it; where it is random it is the column
+``YCONST``, since few readers know a random right-hand side of the objective.
 
 Source: Birge et al. (1987), COAL Newsletter 17.
 """
@@ -24,10 +25,13 @@ if TYPE_CHECKING:
     from hedgecast.programs.entries import Entries
     from hedgecast.programs.program import TwoStageProgram
 
-_COST, _RHS, _BOUNDS = "COST", "RHS", "BND"
+# Not RHS: some readers take that for the section's own name.
+_COST, _RHS, _BOUNDS = "COST", "RIGHT", "BND"
 _PERIODS = ("STAGE1", "STAGE2")
 # A stage must have a column and a row: these say nothing, for programs whose recourse has none.
 _IDLE_COLUMN, _IDLE_ROW = "YNONE", "UNONE"
+# A random constant: a column that costs one, and the row that sets it.
+_CONSTANT_COLUMN, _CONSTANT_ROW = "YCONST", "TCONST"
 
 Entry = tuple[str, str]
 
@@ -88,12 +92,20 @@ def _rows(numbers: BlockArrays) -> tuple[list[tuple[str, str]], list[tuple[str, 
     count = {letter: numbers.matrices[letter].shape[0] for letter in "AGTU"}
     first = [("E", f"A{i + 1}") for i in range(count["A"])] + [("L", f"G{i + 1}") for i in range(count["G"])]
     second = [("E", f"T{i + 1}") for i in range(count["T"])] + [("L", f"U{i + 1}") for i in range(count["U"])]
+    second += [("E", _CONSTANT_ROW)] * _random_constant(numbers)
     return first, second or [("L", _IDLE_ROW)]
 
 
 def _columns(numbers: BlockArrays) -> tuple[list[str], list[str]]:
     first = [f"X{j + 1}" for j in range(len(numbers.columns))]
-    return first, [f"Y{j + 1}" for j in range(numbers.num_recourse)] or [_IDLE_COLUMN]
+    second = [f"Y{j + 1}" for j in range(numbers.num_recourse)] + [_CONSTANT_COLUMN] * _random_constant(
+        numbers
+    )
+    return first, second or [_IDLE_COLUMN]
+
+
+def _random_constant(numbers: BlockArrays) -> bool:
+    return bool(numbers.constant.max() > numbers.constant.min())
 
 
 def _entries(numbers: BlockArrays, scenario: int) -> dict[Entry, float]:
@@ -110,7 +122,11 @@ def _entries(numbers: BlockArrays, scenario: int) -> dict[Entry, float]:
             found[f"{column}{j + 1}", f"{row}{i + 1}"] = value
     for letter, row in (("a", "A"), ("g", "G"), ("h", "T"), ("k", "U")):
         found.update({(_RHS, f"{row}{i + 1}"): b for i, b in enumerate(numbers.vector(letter, scenario))})
-    found[_RHS, _COST] = -numbers.constant_of(scenario)
+    if _random_constant(numbers):
+        found[_CONSTANT_COLUMN, _COST] = found[_CONSTANT_COLUMN, _CONSTANT_ROW] = 1.0
+        found[_RHS, _CONSTANT_ROW] = numbers.constant_of(scenario)
+    else:
+        found[_RHS, _COST] = -numbers.constant_of(scenario)
     return found
 
 
@@ -119,8 +135,8 @@ def _random_entries(numbers: BlockArrays, core: Mapping[Entry, float]) -> list[E
     found: set[Entry] = set()
     for scenario in range(1, numbers.num_scenarios):
         found.update(entry for entry, value in _entries(numbers, scenario).items() if value != core[entry])
-    # A file in which nothing is random is none: then the constant stands for it.
-    return [entry for entry in core if entry in found] or [(_RHS, _COST)]
+    # A file in which nothing is random is none: then the last row's right-hand side stands for it.
+    return [entry for entry in core if entry in found] or [(_RHS, _rows(numbers)[1][-1][1])]
 
 
 def _core_lines(
@@ -168,9 +184,10 @@ def _stochastic_lines(
         yield f" SC S{scenario + 1} ROOT {probability!r} {_PERIODS[1]}"
         values = core if scenario == 0 else _entries(numbers, scenario)
         # The first one lists all that is random, so that readers know the entries from it alone.
-        for column, row in random:
-            if scenario == 0 or values[column, row] != core[column, row]:
-                yield from _fields(column, [(row, values[column, row])])
+        for entry in random:
+            value = values.get(entry, 0.0)
+            if scenario == 0 or value != core[entry]:
+                yield from _fields(entry[0], [(entry[1], value)])
     yield "ENDATA"
 
 
