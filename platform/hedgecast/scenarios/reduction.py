@@ -120,9 +120,9 @@ def reduce_scenarios(
     https://doi.org/10.1023/A:1021805924152; Rujeerapaiboon et al. (2017) on scenarios that are free,
     https://arxiv.org/abs/1701.04072.
     """
-    values, weights = _checked(paths, probabilities)
+    values, weights = checked_paths(paths, probabilities)
     chosen = _method(method, order, count, values.shape[0])
-    scales = _scales(values, weights, scale)
+    scales = difference_scales(values, weights, scale)
     points = (values / scales).reshape(values.shape[0], -1)
     places, masses = _distinct(points, weights)
     spread = _to_order(float(weights @ pair_costs(points, (weights @ points)[None], order)[:, 0]), order)
@@ -222,9 +222,10 @@ def _masses(groups: NDArray[np.int64], weights: NDArray[np.float64], count: int)
     return np.bincount(groups, weights, minlength=count).astype(np.float64)
 
 
-def _checked(
+def checked_paths(
     paths: NDArray[np.floating], probabilities: ArrayLike | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Paths (S, T, F) and probabilities (S,) in double precision, checked; see `reduce_scenarios`."""
     values = np.asarray(paths, dtype=np.float64)
     if values.ndim != 3 or 0 in values.shape:
         raise ShapeError(
@@ -270,10 +271,10 @@ def _method(method: str, order: int, count: int, size: int) -> str:
     return "forward-selection" if size <= FORWARD_LIMIT or order == 1 else "k-means"
 
 
-def _scales(
+def difference_scales(
     values: NDArray[np.float64], weights: NDArray[np.float64], scale: ArrayLike | None
 ) -> NDArray[np.float64]:
-    """(T, F) what differences are divided by."""
+    """(T, F) what differences are divided by; see `reduce_scenarios`."""
     shape = values.shape[1:]
     if scale is None:
         centered = values - np.tensordot(weights, values, axes=1)
