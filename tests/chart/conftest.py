@@ -1,0 +1,93 @@
+"""The helm binary, and what the chart renders: each rendering is made once per session."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "helm" / "hedgecast"
+NAMESPACE = "planning"
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Outcome of one `helm template`."""
+
+    returncode: int
+    text: str
+    error: str
+
+    @property
+    def documents(self) -> list[dict[str, Any]]:
+        assert self.returncode == 0, self.error
+        return _parsed(self.text)
+
+    def of_kind(self, kind: str) -> list[dict[str, Any]]:
+        return [document for document in self.documents if document["kind"] == kind]
+
+    def one(self, kind: str, name: str) -> dict[str, Any]:
+        """The document of a kind whose name ends so."""
+        (found,) = [d for d in self.of_kind(kind) if d["metadata"]["name"].endswith(name)]
+        return found
+
+
+Render = Callable[..., Rendered]
+
+
+@functools.cache
+def _parsed(text: str) -> list[dict[str, Any]]:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return [document for document in yaml.load_all(text, Loader=loader) if document]
+
+
+@pytest.fixture(scope="session")
+def helm() -> Path:
+    """The binary; without one the tests are skipped loudly, and fail in CI."""
+    script = ROOT / "deploy" / "get_helm.py"
+    result = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        message = f"NEEDS helm: {result.stderr.strip()}"
+        if os.environ.get("CI"):
+            pytest.fail(message, pytrace=False)
+        pytest.skip(message)
+    return Path(result.stdout.strip())
+
+
+@pytest.fixture(scope="session")
+def render(helm: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
+    """``render(values, files=("laptop",), release="hc")``: `helm template` with values on top of files."""
+    folder = tmp_path_factory.mktemp("chart")
+    kept: dict[str, Rendered] = {}
+
+    def run(
+        values: dict[str, Any] | None = None,
+        *,
+        files: tuple[str, ...] = (),
+        release: str = "hc",
+        arguments: tuple[str, ...] = (),
+    ) -> Rendered:
+        text = json.dumps(values or {}, sort_keys=True)
+        key = json.dumps([text, files, release, arguments])
+        if key not in kept:
+            path = folder / f"{len(kept)}.json"
+            path.write_text(text, encoding="utf-8")
+            named = [argument for name in files for argument in ("-f", str(CHART / f"values-{name}.yaml"))]
+            command = [str(helm), "template", release, str(CHART), "--namespace", NAMESPACE, *named]
+            result = subprocess.run(
+                [*command, "-f", str(path), *arguments], capture_output=True, text=True, check=False
+            )
+            kept[key] = Rendered(result.returncode, result.stdout, result.stderr)
+        return kept[key]
+
+    return run
