@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -21,6 +23,7 @@ from hedgecast.service.access import access_book
 from hedgecast.service.audit import AuditLog
 from hedgecast.service.backend import DecisionBackend
 from hedgecast.service.credentials import server_credentials
+from hedgecast.service.health_port import HealthPort
 from hedgecast.service.identity import Identity
 from hedgecast.service.interceptors import CallGuard
 from hedgecast.service.metrics import MetricsPort, ServiceMetrics
@@ -33,6 +36,8 @@ SERVICES = (
     decision_service_pb2.DESCRIPTOR.services_by_name["DecisionService"].full_name,
     model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
 )
+
+_DRAIN_POLL_SECONDS = 0.2
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +64,8 @@ class DecisionServer:
         self.metrics = ServiceMetrics()
         self._audit = AuditLog.of(settings, self.metrics.audit_record_left_out)
         self._metrics_port: MetricsPort | None = None
+        self._health_port: HealthPort | None = None
+        self._drain: asyncio.Task[None] | None = None
         recorders: list[Recorder] = [CallLog(), CallSpans(), self.metrics]
         if self._audit is not None:
             recorders.append(self._audit)
@@ -90,8 +97,7 @@ class DecisionServer:
             The port is taken or may not be used.
         """
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
-        wanted = f"{host}:{self._settings.port}"
+        wanted = self._settings.address_of(self._settings.host, self._settings.port)
         try:
             if self._settings.secure:
                 port = self._server.add_secure_port(wanted, server_credentials(self._settings))
@@ -102,11 +108,18 @@ class DecisionServer:
                 f"cannot listen on {wanted}: the port is taken or not allowed; choose another (0: any)",
                 address=wanted,
             ) from error
+        if self._settings.health_port is not None:
+            self._health_port = HealthPort(self._health, self._settings)
         if self._settings.metrics_port is not None:
             self._metrics_port = MetricsPort(self.metrics, self._settings)
+        if self._health_port is not None:
+            await self._health_port.start()
         await self._server.start()
-        log.info("listening on %s:%d%s", host, port, " with TLS" if self._settings.secure else "")
-        return f"{host}:{port}"
+        if self._settings.drain_file is not None:
+            self._drain = asyncio.create_task(self._stop_when_touched(self._settings.drain_file))
+        address = self._settings.address_of(self._settings.host, port)
+        log.info("listening on %s%s", address, " with TLS" if self._settings.secure else "")
+        return address
 
     async def set_ready(self) -> None:
         """Turn health to SERVING: the backend is warm."""
@@ -114,8 +127,13 @@ class DecisionServer:
 
     async def stop(self) -> None:
         """Turn health to NOT_SERVING, let requests under way finish, then close the port."""
+        if self._drain is not None and self._drain is not asyncio.current_task():
+            self._drain.cancel()
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self._settings.drain_seconds)
+        if self._health_port is not None:
+            await self._health_port.close()
+            self._health_port = None
         if self._metrics_port is not None:
             self._metrics_port.close()
             self._metrics_port = None
@@ -127,9 +145,25 @@ class DecisionServer:
         """Return once the server has stopped."""
         await self._server.wait_for_termination()
 
+    async def _stop_when_touched(self, file: Path) -> None:
+        # A file that is there already was touched for somebody before this server.
+        before = _touched(file)
+        while _touched(file) in (before, None):
+            await asyncio.sleep(_DRAIN_POLL_SECONDS)
+        log.info("draining: %s was touched", file.name)
+        await self.stop()
+
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for service in ("", *SERVICES):
             await self._health.set(service, status)
+
+
+def _touched(file: Path) -> int | None:
+    """When, in nanoseconds; None: the file is not there."""
+    try:
+        return file.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
 
 
 def _options(settings: ServiceSettings) -> list[tuple[str, int]]:

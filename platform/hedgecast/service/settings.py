@@ -49,9 +49,15 @@ class ServiceSettings(BaseSettings):
     audit_files: int = Field(default=8, ge=1)
     """Audit files kept aside; older ones are removed."""
     metrics_host: str = "127.0.0.1"
-    """Address of the metrics. They need no token: anything but loopback needs ``allow_insecure``."""
+    """Address of the metrics. They need no token: anything but loopback needs ``allow_open_metrics``."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     """Port on which Prometheus reads ``/metrics``; 0 lets the system choose; unset: none."""
+    allow_open_metrics: bool = False
+    """Give metrics on an address other than loopback (a network policy protects the port, say)."""
+    health_host: str = "127.0.0.1"
+    """Address of the port for health checks alone, which tells nobody more than SERVING or NOT_SERVING."""
+    health_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port that answers ``grpc.health.v1`` without TLS and nothing else; unset: none."""
     log_format: Literal["json", "text"] = "json"
     """Form of the lines on standard error of a served process."""
     trace_endpoint: str | None = None
@@ -84,6 +90,8 @@ class ServiceSettings(BaseSettings):
     """A connection is asked to come again after this time: certificates taken back end with it."""
     drain_seconds: float = Field(default=10.0, ge=0)
     """What requests under way get to finish on shutdown, in seconds."""
+    drain_file: Path | None = None
+    """When somebody touches this file the server drains as on shutdown: for a hook before a stop."""
 
     @model_validator(mode="after")
     def _check_security(self) -> Self:
@@ -93,9 +101,9 @@ class ServiceSettings(BaseSettings):
             raise ValueError("tls_client_ca needs tls_certificate and tls_key")
         if self.token_file is not None and self.tokens is not None:
             raise ValueError("set token_file or tokens, not both")
-        if not (_is_loopback(self.metrics_host) or self.allow_insecure):
+        if not (_is_loopback(self.metrics_host) or self.allow_open_metrics or self.allow_insecure):
             raise ValueError(
-                f"metrics_host {self.metrics_host!r} is not loopback: set allow_insecure where something "
+                f"metrics_host {self.metrics_host!r} is not loopback: set allow_open_metrics where something "
                 "else protects the port"
             )
         if not (self.loopback or self.secure or self.allow_insecure):
@@ -114,6 +122,11 @@ class ServiceSettings(BaseSettings):
     def loopback(self) -> bool:
         """Whether only this machine can connect."""
         return _is_loopback(self.host)
+
+    @staticmethod
+    def address_of(host: str, port: int) -> str:
+        """HOST:PORT, an IPv6 host in brackets."""
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _is_loopback(host: str) -> bool:

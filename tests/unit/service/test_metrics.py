@@ -95,6 +95,8 @@ def test_metrics_stay_on_loopback_unless_told_otherwise() -> None:
     with pytest.raises(errors.ConfigError, match="metrics_host"):
         load_settings(metrics_port=0, metrics_host="0.0.0.0")
     assert load_settings(metrics_port=0, metrics_host="0.0.0.0", allow_insecure=True)
+    open_metrics = load_settings(metrics_port=0, metrics_host="0.0.0.0", allow_open_metrics=True)
+    assert not open_metrics.allow_insecure
 
 
 def test_realized_regret_is_what_was_last_stated() -> None:
