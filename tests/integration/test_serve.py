@@ -22,6 +22,7 @@ from hedgecast.client import Client, DecisionAnswer
 from hedgecast.core import errors
 from hedgecast.data.datasets import load_table
 from hedgecast.data.tables import SeriesTable
+from hedgecast.registry.store import ModelStore
 from hedgecast.service.background import background_server
 from hedgecast.service.bundles import local_model
 from hedgecast.service.local import LocalBackend
@@ -29,6 +30,7 @@ from hedgecast.service.models import BundleReference
 from hedgecast.service.settings import load_settings
 from hedgecast.testing import TinyModel, make_tiny_model
 from hedgecast_workers.local_service import local_service
+from hedgecast_workers.models import present, registered
 
 HOURS_BACK = 200
 
@@ -186,3 +188,22 @@ def test_nothing_stays_when_the_command_is_killed_while_it_starts(tiny: TinyMode
     assert len(started) >= 4
     assert not alive
     assert not folder.exists()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_a_bundle_is_fetched_by_the_machine_that_needs_it(tiny: TinyModel, tmp_path: Path) -> None:
+    store = ModelStore(tmp_path / "registry")
+    store.register(tiny.bundle)
+    reference = registered("tiny@candidate", str(tmp_path / "registry"), tmp_path / "bundles")
+    assert (reference.name, reference.version, reference.aliases) == ("tiny", "1", ("candidate",))
+    assert not reference.folder.exists()
+    here = present(reference)
+    assert here == reference
+    assert (here.folder / "bundle.json").is_file()
+    # It is taken as it lies there: the registry may be gone.
+    store_gone = BundleReference(folder=here.folder, name="tiny", registry=str(tmp_path / "gone"))
+    assert present(store_gone) == store_gone
+    with pytest.raises(errors.ModelNotFoundError, match="tiny"):
+        registered("tiny@champion", str(tmp_path / "registry"))
+    with pytest.raises(errors.BundleError, match="is no bundle"):
+        present(BundleReference(folder=tmp_path / "elsewhere"))

@@ -15,6 +15,7 @@ from hedgecast.core.errors import ConfigError, UnavailableError
 from hedgecast.service.models import BundleReference
 from hedgecast.service.settings import load_settings
 from hedgecast_workers.local_service import host
+from hedgecast_workers.models import present, registered
 from hedgecast_workers.plan import ServePlan
 from hedgecast_workers.signals import signals_as_interrupts
 
@@ -59,7 +60,7 @@ def serve(
             if bundle is not None:
                 reference = BundleReference(folder=bundle.resolve())
             else:
-                reference = _fetch(str(model), registry, Path(folder))
+                reference = present(registered(str(model), registry, Path(folder)))
             plan = ServePlan(
                 bundle=reference, settings=settings, num_denoisers=num_denoisers, num_solvers=num_solvers
             )
@@ -72,20 +73,6 @@ def serve(
                 raise UnavailableError("the service ended by itself: its Ray was killed or crashed")
         except KeyboardInterrupt:
             console.print("stopped")
-
-
-def _fetch(model: str, registry: str | None, folder: Path) -> BundleReference:
-    # MLflow takes seconds to import and is not needed for a bundle in a folder.
-    from hedgecast.registry.store import ModelStore
-
-    store = ModelStore(registry)
-    version = store.resolve(model)
-    return BundleReference(
-        folder=store.fetch(version.reference, folder).folder,
-        name=version.name,
-        version=str(version.version),
-        aliases=version.aliases,
-    )
 
 
 def _announce(address: str, *, as_json: bool) -> None:

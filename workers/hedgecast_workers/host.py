@@ -29,7 +29,7 @@ from ray.serve.handle import DeploymentHandle
 from hedgecast.core.errors import HedgecastError, UnavailableError
 from hedgecast_workers.plan import ServePlan
 from hedgecast_workers.processes import end, family
-from hedgecast_workers.serve import APPLICATION, application
+from hedgecast_workers.serve import APPLICATION, QUIET, application
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _LOOPBACK = "127.0.0.1"
@@ -40,7 +40,6 @@ _START_SECONDS = 300.0
 _SPARE_CPUS = 4
 # Ray's processes end within a second when told to.
 _PATIENCE_SECONDS = 3.0
-_QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 
 def main() -> int:
@@ -127,9 +126,9 @@ def _private_ray(plan: ServePlan, folder: Path) -> Iterator[None]:
 
 
 def _started(plan: ServePlan) -> DeploymentHandle:
-    serve.start(proxy_location="Disabled", logging_config=_QUIET)
+    serve.start(proxy_location="Disabled", logging_config=QUIET)
     try:
-        return serve.run(application(plan), name=APPLICATION, route_prefix=None, logging_config=_QUIET)
+        return serve.run(application(plan), name=APPLICATION, route_prefix=None, logging_config=QUIET)
     except RuntimeError as error:
         raise UnavailableError(f"the service did not start: {_why(error)}") from error
 

@@ -32,6 +32,8 @@ from hedgecast.service.queries import Query
 from hedgecast.service.server import DecisionServer
 from hedgecast.service.settings import ServiceSettings
 from hedgecast.service.tracing import carrier, configure_tracing, stage
+from hedgecast_workers.deployments import Component, Replicas, deployment_options
+from hedgecast_workers.models import present
 from hedgecast_workers.plan import ServePlan
 
 if TYPE_CHECKING:
@@ -40,25 +42,21 @@ if TYPE_CHECKING:
 A = TypeVar("A")
 
 APPLICATION = "hedgecast"
-# Fractions: the replicas of one small machine share its cores, and Ray only counts.
-_CPUS_A_REPLICA = 0.1
+# Of Serve's own log lines; ours are written by `configure_logs`.
+QUIET = {"log_level": "WARNING", "enable_access_log": False}
 _WARM_UP_SCENARIOS = 16
 
 
 def application(plan: ServePlan) -> serve.Application:
     """The application that `ray.serve.run` takes."""
-    limit = plan.settings.max_concurrent_requests
-    options: dict[str, Any] = {
-        "ray_actor_options": {"num_cpus": _CPUS_A_REPLICA},
-        "max_ongoing_requests": limit,
+    counts: dict[Component, Replicas] = {
+        "Denoiser": Replicas(count=plan.num_denoisers),
+        "Solver": Replicas(count=plan.num_solvers),
     }
-    denoiser = serve.deployment(Denoiser, num_replicas=plan.num_denoisers, **options)
-    solver = serve.deployment(Solver, num_replicas=plan.num_solvers, max_queued_requests=limit, **options)
-    gateway = serve.deployment(
-        Gateway,
-        graceful_shutdown_timeout_s=plan.settings.drain_seconds + 5.0,
-        **options,
-    )
+    options = deployment_options(plan.settings, counts)
+    denoiser = serve.deployment(Denoiser, **options["Denoiser"])
+    solver = serve.deployment(Solver, **options["Solver"])
+    gateway = serve.deployment(Gateway, **options["Gateway"])
     source = denoiser.bind(plan.bundle, plan.threads, plan.settings)
     return cast(
         serve.Application, gateway.bind(plan.settings, solver.bind(plan.bundle, source, plan.settings))
@@ -73,7 +71,7 @@ class Denoiser:
         # Imported by the replicas that need torch and the solvers, not by the gateway and the driver.
         from hedgecast.registry.session import ScenarioSession
 
-        self._session = ScenarioSession.open(bundle.folder, threads=threads)
+        self._session = ScenarioSession.open(present(bundle).folder, threads=threads)
         # ONNX Runtime plans its memory at the first run.
         features = np.zeros((1, self._session.bundle.manifest.generator.num_features))
         self._session.draw(features, [0], _WARM_UP_SCENARIOS, 0)
@@ -110,7 +108,7 @@ class Solver:
 
         _observed(settings, "solver")
         self._conclude, self._unsolved = conclude, unsolved
-        self._model = served_model(bundle)
+        self._model = served_model(present(bundle))
         self._denoiser = denoiser
         # A solve uses its cores well; two at once would only take turns.
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="solve")

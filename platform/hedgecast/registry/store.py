@@ -78,16 +78,22 @@ class ModelStore:
     ----------
     location : Path or str
         A directory (embedded sqlite, made when missing), or the ``http(s)://`` address of a server.
+
+    Attributes
+    ----------
+    location : str
+        The same, with a directory's full path.
     """
 
     def __init__(self, location: Path | str | None = None) -> None:
         location = default_home() if location is None else location
         self._artifacts: str | None = None
         if str(location).startswith(("http://", "https://")):
-            self.uri = str(location)
+            self.uri = self.location = str(location)
         else:
             home = Path(location).expanduser().resolve()
             home.mkdir(parents=True, exist_ok=True)
+            self.location = str(home)
             self.uri = f"sqlite:///{home / 'mlflow.db'}"
             self._artifacts = (home / "artifacts").as_uri()
         self._client = _client(self.uri)

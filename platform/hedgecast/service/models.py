@@ -23,6 +23,8 @@ class BundleReference:
     """Version, as registered."""
     aliases: tuple[str, ...] = ()
     """Aliases under which it answers too."""
+    registry: str | None = None
+    """Where machines that lack the folder fetch it from; None: nowhere."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

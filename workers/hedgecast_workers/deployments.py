@@ -1,0 +1,80 @@
+"""How many replicas of what there are and what each takes, said once for code and for config files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from hedgecast.service.settings import ServiceSettings
+
+Component = Literal["Denoiser", "Solver", "Gateway"]
+COMPONENTS: tuple[Component, ...] = get_args(Component)
+# Fractions: the replicas of one small machine share its cores, and Ray only counts.
+_CPUS_A_REPLICA = 0.1
+# A gateway is given this much longer than its own drain before Serve kills it, in seconds.
+_STOP_MARGIN_SECONDS = 5.0
+
+
+class Replicas(BaseModel):
+    """The replicas of one component."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    count: int = Field(default=1, ge=1)
+    """Replicas; the least of them where `most` is set."""
+    most: int | None = Field(default=None, ge=1)
+    """Replicas at most, as many as requests under way ask for; None: always `count`."""
+    target_requests: float = Field(default=1.0, gt=0)
+    """Requests under way that each replica should have, where `most` is set."""
+    upscale_delay_seconds: float = Field(default=10.0, ge=0)
+    """How long there must be too few before there are more, in seconds."""
+    downscale_delay_seconds: float = Field(default=600.0, ge=0)
+    """How long there must be too many before there are fewer, in seconds."""
+    num_gpus: float = Field(default=0.0, ge=0)
+    """GPUs of each, or a share of one."""
+    resource: str | None = None
+    """Name of a Ray resource that each takes one of: puts replicas on the nodes that have it."""
+
+    @model_validator(mode="after")
+    def _check_most(self) -> Self:
+        if self.most is not None and self.most < self.count:
+            raise ValueError(f"most = {self.most} is less than count = {self.count}")
+        return self
+
+    def options(self) -> dict[str, Any]:
+        """What Serve is told about them."""
+        actor: dict[str, Any] = {"num_cpus": _CPUS_A_REPLICA}
+        if self.num_gpus:
+            actor["num_gpus"] = self.num_gpus
+        if self.resource is not None:
+            actor["resources"] = {self.resource: 1.0}
+        return {"ray_actor_options": actor, **self._numbers()}
+
+    def _numbers(self) -> dict[str, Any]:
+        if self.most is None:
+            return {"num_replicas": self.count}
+        return {
+            "autoscaling_config": {
+                "min_replicas": self.count,
+                "max_replicas": self.most,
+                "target_ongoing_requests": self.target_requests,
+                "upscale_delay_s": self.upscale_delay_seconds,
+                "downscale_delay_s": self.downscale_delay_seconds,
+            }
+        }
+
+
+def deployment_options(
+    settings: ServiceSettings, replicas: Mapping[Component, Replicas]
+) -> dict[Component, dict[str, Any]]:
+    """Serve's options of each component, as `ray.serve.deployment` and its config files take them."""
+    limit = settings.max_concurrent_requests
+    options = {
+        name: {**replicas.get(name, Replicas()).options(), "max_ongoing_requests": limit}
+        for name in COMPONENTS
+    }
+    options["Solver"]["max_queued_requests"] = limit
+    options["Gateway"]["graceful_shutdown_timeout_s"] = settings.drain_seconds + _STOP_MARGIN_SECONDS
+    return options
