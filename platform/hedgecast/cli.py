@@ -27,6 +27,7 @@ _COMMANDS = {
     "evaluate": "hedgecast.commands.evaluate:evaluate",
     "explain": "hedgecast.commands.explain:explain",
     "models": "hedgecast.commands.models:app",
+    "probe": "hedgecast.commands.probe:probe",
     "solve": "hedgecast.commands.solve:solve",
     "train-surrogate": "hedgecast.commands.train_surrogate:train_surrogate_command",
 }

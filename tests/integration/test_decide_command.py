@@ -1,5 +1,6 @@
 """``hedgecast decide`` as a planner types it, against a real server in this process."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -16,7 +17,7 @@ from hedgecast.service.bundles import local_model
 from hedgecast.service.local import LocalBackend
 from hedgecast.service.models import BundleReference
 from hedgecast.service.settings import load_settings
-from hedgecast.testing import TinyModel, make_tiny_model
+from hedgecast.testing import Authority, TinyModel, make_tiny_model
 
 PROGRAM = Path(sys.executable).parent / "hedgecast"
 
@@ -145,3 +146,38 @@ def test_nobody_listening_is_one_message(files: tuple[Path, Path]) -> None:
     assert result.returncode == 2
     assert "127.0.0.1:9" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def probe(address: str, *arguments: str, token: str = "") -> subprocess.CompletedProcess[str]:
+    command = [str(PROGRAM), "probe", "--address", address, "--model", "tiny@champion", *arguments]
+    environment = {**os.environ, "HEDGECAST_TOKEN": token} if token else None
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+def test_a_probe_is_refused_without_its_certificate_or_token(tiny: TinyModel, tmp_path: Path) -> None:
+    ca, table = Authority(tmp_path / "ca"), tmp_path / "tokens"
+    certificate, key = ca.issue("server")
+    table.write_text(f"prober {hashlib.sha256(b'a-long-token').hexdigest()}\n")
+    settings = load_settings(
+        port=0, tls_certificate=certificate, tls_key=key, tls_client_ca=ca.certificates, token_file=table
+    )
+    mine, mine_key = ca.issue("prober")
+    tls = ["--authorities", str(ca.certificates), "--certificate", str(mine), "--key", str(mine_key)]
+    backend = LocalBackend([local_model(BundleReference(folder=tiny.bundle.folder, aliases=("champion",)))])
+    with background_server(backend, settings) as secure:
+        assert probe(secure, *tls[:2], "--deadline", "5", token="a-long-token").returncode == 2
+        assert "UNAUTHENTICATED" in probe(secure, *tls, token="another").stderr
+        answered = probe(secure, *tls, "--json", token="a-long-token")
+    backend.close()
+    assert answered.returncode == 0, answered.stderr
+    record = json.loads(answered.stdout)
+    assert (record["model"], record["verdict"], record["scenarios"]) == ("tiny@local", "OPTIMAL", 50)
+    assert record["seconds"] > 0
+
+
+def test_a_probe_says_what_is_missing(address: str) -> None:
+    assert "both --certificate and --key" in probe(address, "--certificate", "c.pem").stderr
+    assert "write HH:MM" in probe(address, "--issue-time", "midnight").stderr
+    # The study decides at midnight, not at six.
+    assert "decisions are issued at 00:00" in probe(address, "--issue-time", "06:00").stderr
+    assert probe(address).stdout.startswith("tiny@1 decides: optimal, ")

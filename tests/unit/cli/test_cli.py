@@ -18,7 +18,17 @@ def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
 def test_help_names_every_command() -> None:
     result = run("--help")
     assert result.returncode == 0
-    for name in ("demo", "train", "backtest", "decide", "models", "solve", "serve", "train-surrogate"):
+    for name in (
+        "demo",
+        "train",
+        "backtest",
+        "decide",
+        "models",
+        "solve",
+        "serve",
+        "probe",
+        "train-surrogate",
+    ):
         assert name in result.stdout
 
 
