@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -65,9 +66,20 @@ def helm() -> Path:
 
 
 @pytest.fixture(scope="session")
-def render(helm: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
+def chart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The chart without its optional dependency: helm renders nothing while one is not fetched."""
+    copy = tmp_path_factory.mktemp("chart") / "hedgecast"
+    shutil.copytree(CHART, copy)
+    meta = yaml.safe_load((copy / "Chart.yaml").read_text(encoding="utf-8"))
+    assert [dependency["condition"] for dependency in meta.pop("dependencies")] == ["kuberay.enabled"]
+    (copy / "Chart.yaml").write_text(yaml.safe_dump(meta), encoding="utf-8")
+    return copy
+
+
+@pytest.fixture(scope="session")
+def render(helm: Path, chart: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
     """``render(values, files=("laptop",), release="hc")``: `helm template` with values on top of files."""
-    folder = tmp_path_factory.mktemp("chart")
+    folder = tmp_path_factory.mktemp("values")
     kept: dict[str, Rendered] = {}
 
     def run(
@@ -82,8 +94,8 @@ def render(helm: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
         if key not in kept:
             path = folder / f"{len(kept)}.json"
             path.write_text(text, encoding="utf-8")
-            named = [argument for name in files for argument in ("-f", str(CHART / f"values-{name}.yaml"))]
-            command = [str(helm), "template", release, str(CHART), "--namespace", NAMESPACE, *named]
+            named = [argument for name in files for argument in ("-f", str(chart / f"values-{name}.yaml"))]
+            command = [str(helm), "template", release, str(chart), "--namespace", NAMESPACE, *named]
             result = subprocess.run(
                 [*command, "-f", str(path), *arguments], capture_output=True, text=True, check=False
             )
