@@ -1,0 +1,298 @@
+"""Rules of every rendering: security of pods, images, resources, selectors, flows of the network."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import typer
+import yaml
+
+from hedgecast.cli import _homes, build
+
+ROOT = Path(__file__).parents[2]
+DEPLOYMENT = ROOT / "docs" / "deployment.md"
+Render = Callable[..., Any]
+Documents = list[dict[str, Any]]
+STUDY = {"name": "mine", "model": "mine@2", "file": 'name = "mine"\n'}
+# Everything that makes a pod or a policy.
+EVERYTHING: dict[str, Any] = {
+    "studies": [STUDY, {"name": "grid", "study": "german_grid", "model": "german_grid@champion"}],
+    "gateway": {"access": "[default]\n"},
+    "denoiser": {"accelerator": "gpu"},
+    "registry": {"mode": "server"},
+    "redis": {"enabled": True, "address": "redis:6379", "secretName": "redis"},
+    "retraining": {"enabled": True},
+    "monitoring": {"podMonitor": True, "dashboards": True},
+    "networkPolicy": {"egress": [{"cidr": "10.1.0.0/16", "ports": [6379, 443]}]},
+    "jobs": {
+        "train": {"enabled": True},
+        "backtest": {"enabled": True},
+        "distill": {"enabled": True},
+        "generate": {"enabled": True, "contexts": "s3://rows", "output": "s3://sets"},
+    },
+}
+
+
+@pytest.fixture(params=["defaults", "everything", "laptop", "production-gpu", "tenants"])
+def documents(request: pytest.FixtureRequest, render: Render) -> Documents:
+    if request.param == "defaults":
+        found: Documents = render().documents
+    elif request.param == "everything":
+        found = render(EVERYTHING).documents
+    else:
+        found = render(files=(request.param,)).documents
+    return found
+
+
+def _nodes(node: Any) -> Iterator[dict[str, Any]]:
+    """All mappings in a document."""
+    if isinstance(node, dict):
+        yield node
+        for value in node.values():
+            yield from _nodes(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _nodes(value)
+
+
+def _pods(documents: Documents) -> list[dict[str, Any]]:
+    """Specs of all pods."""
+    return [node for document in documents for node in _nodes(document) if "containers" in node]
+
+
+def _containers(documents: Documents) -> list[dict[str, Any]]:
+    return [
+        container
+        for pod in _pods(documents)
+        for container in (*pod["containers"], *pod.get("initContainers", []))
+    ]
+
+
+def _selectors(documents: Documents) -> list[dict[str, str]]:
+    found = []
+    for document in documents:
+        for node in _nodes(document):
+            if "matchLabels" in node:
+                found.append(node["matchLabels"])
+        if document["kind"] == "Service":
+            found.append(document["spec"]["selector"])
+    return found
+
+
+def test_no_pod_can_become_root_or_write_its_image(documents: Documents) -> None:
+    pods = _pods(documents)
+    assert len(pods) >= 5
+    for pod in pods:
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["runAsUser"] >= 1
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
+        assert not any("hostPath" in volume for volume in pod["volumes"])
+        # KubeRay gives the autoscaler in the head's pod an account of its own.
+        assert pod.get("automountServiceAccountToken") is False or "serviceAccountName" not in pod
+    contexts = [container["securityContext"] for container in _containers(documents)]
+    contexts += [
+        node["autoscalerOptions"]["securityContext"]
+        for document in documents
+        for node in _nodes(document)
+        if "autoscalerOptions" in node
+    ]
+    for context in contexts:
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["readOnlyRootFilesystem"] is True
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert not context.get("privileged")
+
+
+def test_every_container_says_what_it_needs(documents: Documents) -> None:
+    for container in _containers(documents):
+        assert set(container["resources"]["requests"]) >= {"cpu", "memory"}
+        assert "memory" in container["resources"]["limits"]
+
+
+def test_every_image_has_a_version(documents: Documents) -> None:
+    images = {container["image"] for container in _containers(documents)}
+    assert images
+    for image in images:
+        name, _, tag = image.rpartition(":")
+        assert name
+        assert re.fullmatch(r"v?\d[\w.-]*", tag), image
+    assert "latest" not in json.dumps(documents)
+
+
+def test_what_serves_has_probes_and_time_to_finish(documents: Documents) -> None:
+    for service in (d for d in documents if d["kind"] == "RayService"):
+        config = service["spec"]["rayClusterConfig"]
+        assert config["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+        for group in (config["headGroupSpec"], *config["workerGroupSpecs"]):
+            (container,) = group["template"]["spec"]["containers"]
+            assert {"livenessProbe", "readinessProbe"} <= set(container)
+            assert group["template"]["spec"]["topologySpreadConstraints"]
+        gateway = config["workerGroupSpecs"][0]["template"]["spec"]
+        (container,) = gateway["containers"]
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        assert container["readinessProbe"]["grpc"]["port"] == ports["health"] != ports["grpc"]
+        (wait,) = re.findall(r"sleep (\d+)", " ".join(container["lifecycle"]["preStop"]["exec"]["command"]))
+        (settings,) = [
+            d["data"]
+            for d in documents
+            if d["kind"] == "ConfigMap" and d["metadata"]["name"] == f"{service['metadata']['name']}-settings"
+        ]
+        drain = float(settings["HEDGECAST_DRAIN_SECONDS"])
+        assert drain < int(wait) < gateway["terminationGracePeriodSeconds"]
+        assert service["spec"]["rayClusterDeletionDelaySeconds"] > drain
+        touched = container["lifecycle"]["preStop"]["exec"]["command"][-1]
+        assert f"touch {settings['HEDGECAST_DRAIN_FILE']} " in touched
+        budgets = {
+            d["spec"]["selector"]["matchLabels"]["app.kubernetes.io/component"]
+            for d in documents
+            if d["kind"] == "PodDisruptionBudget"
+        }
+        assert budgets >= {"head", "gateway", "denoiser", "solver"}
+
+
+def test_mounts_and_references_are_there(documents: Documents) -> None:
+    for pod in _pods(documents):
+        volumes = {volume["name"] for volume in pod["volumes"]}
+        for container in (*pod["containers"], *pod.get("initContainers", [])):
+            mounts = {mount["name"] for mount in container["volumeMounts"]}
+            assert mounts <= volumes
+    maps = {d["metadata"]["name"] for d in documents if d["kind"] == "ConfigMap"}
+    for node in (node for document in documents for node in _nodes(document)):
+        for reference in (node.get("configMapRef"), node.get("configMap")):
+            if reference:
+                assert reference["name"] in maps
+
+
+def test_every_selector_finds_something(render: Render) -> None:
+    documents = render(EVERYTHING).documents
+    labeled = [
+        node["metadata"]["labels"]
+        for document in documents
+        for node in _nodes(document)
+        if "labels" in node.get("metadata", {})
+    ]
+    own = [s for s in _selectors(documents) if "app.kubernetes.io/name" in s]
+    assert len(own) > 60
+    for selector in own:
+        assert any(selector.items() <= labels.items() for labels in labeled), selector
+
+
+def test_selectors_stay_through_upgrades(render: Render, helm: Path, chart: Path, tmp_path: Path) -> None:
+    newer = tmp_path / "hedgecast"
+    shutil.copytree(chart, newer)
+    meta = yaml.safe_load((newer / "Chart.yaml").read_text())
+    meta |= {"version": "9.9.9", "appVersion": "9.9.9"}
+    (newer / "Chart.yaml").write_text(yaml.safe_dump(meta))
+    changed = {**EVERYTHING, "labels": {"team": "planning"}, "podAnnotations": {"a": "b"}}
+    values = tmp_path / "values.json"
+    values.write_text(json.dumps(changed))
+    command = [str(helm), "template", "hc", str(newer), "--namespace", "planning", "-f", str(values)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    upgraded = [d for d in yaml.load_all(result.stdout, Loader=yaml.CSafeLoader) if d]
+    before = render(EVERYTHING).documents
+    assert "9.9.9" in result.stdout
+    assert _selectors(upgraded) == _selectors(before)
+    names = [(d["kind"], d["metadata"]["name"]) for d in before]
+    assert [(d["kind"], d["metadata"]["name"]) for d in upgraded] == names
+    assert "9.9.9" not in json.dumps(_selectors(upgraded))
+
+
+def test_jobs_are_commands_that_there_are(render: Render) -> None:
+    documents = render(EVERYTHING).documents
+    lines = [shlex.split(d["spec"]["entrypoint"]) for d in documents if d["kind"] == "RayJob"]
+    lines += [
+        [*container["command"], *container["args"]]
+        for container in _containers(documents)
+        if container.get("command") == ["hedgecast"]
+    ]
+    assert {line[0] for line in lines} == {"hedgecast"}
+    assert {line[1] for line in lines} >= {"train", "backtest", "distill", "generate", "probe"}
+    for program, name, *arguments in lines:
+        if name not in _homes():
+            assert (program, name) in {("hedgecast", "distill"), ("hedgecast", "generate")}, name
+            continue
+        group = typer.main.get_command(build([name]))
+        assert isinstance(group, click.Group)
+        command = group.commands[name]
+        # Parses, and runs nothing: a wrong option or type raises.
+        with command.make_context(name, list(arguments)) as context:
+            assert context.params
+
+
+def test_arguments_reach_a_job_as_they_are(render: Render) -> None:
+    spoiled = {"jobs": {"train": {"enabled": True, "arguments": ["--set", "a=$(rm -rf /)'; rm x"]}}}
+    (job,) = render(spoiled).of_kind("RayJob")
+    assert shlex.split(job["spec"]["entrypoint"])[-2:] == ["--set", "a=$(rm -rf /)'; rm x"]
+    # Not on the head, which has no CPUs for it.
+    assert job["spec"]["entrypointNumCpus"] == 1
+
+
+def test_secrets_are_only_named(documents: Documents) -> None:
+    assert not [d for d in documents if d["kind"] == "Secret"]
+    for node in (node for document in documents for node in _nodes(document)):
+        for entry in node.get("env") or []:
+            if re.search("TOKEN|PASSWORD|SECRET|KEY", entry["name"]):
+                assert "value" not in entry, entry
+
+
+def test_only_what_the_page_draws_may_flow(render: Render) -> None:
+    drawn = {
+        tuple(cell.strip().strip("`") for cell in line.strip("|").split("|")[:3])
+        for line in DEPLOYMENT.read_text(encoding="utf-8").split("<!-- flows -->")[1].splitlines()
+        if line.startswith("|") and not line.startswith(("|--", "| from"))
+    }
+    rendered = set(_flows(render(EVERYTHING).of_kind("NetworkPolicy")))
+    assert rendered == drawn
+
+
+def test_everything_is_denied_by_default(render: Render) -> None:
+    default = render(EVERYTHING).one("NetworkPolicy", "-default")["spec"]
+    assert default["podSelector"]["matchLabels"] == {
+        "app.kubernetes.io/name": "hedgecast",
+        "app.kubernetes.io/instance": "hc",
+    }
+    assert default["policyTypes"] == ["Ingress", "Egress"]
+    assert "ingress" not in default
+
+
+def _flows(policies: Documents) -> Iterator[tuple[str, str, str]]:
+    """(from, to, ports) of each rule."""
+    for policy in policies:
+        here = _place({"podSelector": policy["spec"]["podSelector"]})
+        for rule in policy["spec"].get("ingress") or []:
+            for peer in rule.get("from", [{}]):
+                yield _place(peer), here, _ports(rule)
+        for rule in policy["spec"].get("egress") or []:
+            for peer in rule.get("to", [{}]):
+                yield here, _place(peer), _ports(rule)
+
+
+def _ports(rule: dict[str, Any]) -> str:
+    return ", ".join(str(port) for port in dict.fromkeys(p["port"] for p in rule.get("ports", []))) or "all"
+
+
+def _place(peer: dict[str, Any]) -> str:
+    if "ipBlock" in peer:
+        return "networkPolicy.egress"
+    if "namespaceSelector" in peer:
+        return f"namespace {peer['namespaceSelector']['matchLabels']['kubernetes.io/metadata.name']}"
+    if "podSelector" not in peer:
+        return "anywhere"
+    labels = peer["podSelector"].get("matchLabels")
+    if labels is None:
+        return "namespace of the release"
+    cluster = "cluster of a job" if labels.get("hedgecast.io/workload", "serve") != "serve" else "cluster"
+    component = labels.get("app.kubernetes.io/component")
+    if component is None:
+        return f"Ray {cluster}" if "hedgecast.io/workload" in labels else "every pod of the release"
+    return f"{component} of a job" if component == "head" and "job" in cluster else str(component)
