@@ -17,7 +17,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from hedgecast.core.errors import HedgecastError
+from hedgecast.core.errors import DependencyError, HedgecastError
 from hedgecast.version import __version__
 
 _COMMANDS = {
@@ -47,7 +47,14 @@ def build(names: list[str]) -> typer.Typer:
     app.callback()(_root)
     homes = _homes()
     for name in names:
-        loaded = _load(homes[name])
+        try:
+            loaded = _load(homes[name])
+        except DependencyError as error:
+            if len(names) == 1:
+                raise
+            # In the list of all, what this installation cannot run says so.
+            app.command(name, help=f"Not installed: {error}.")(_absent)
+            continue
         if isinstance(loaded, typer.Typer):
             app.add_typer(loaded, name=name)
         else:
@@ -66,9 +73,8 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     homes = _homes()
     asked = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), None)
-    app = build([asked] if asked in homes else list(homes))
     try:
-        app()
+        build([asked] if asked in homes else list(homes))()
     except HedgecastError as error:
         Console(stderr=True).print(f"[bold red]error[/] {error.reason}:", end=" ")
         print(error, file=sys.stderr)
@@ -88,6 +94,34 @@ def _homes() -> dict[str, str]:
 
 
 def _load(home: str) -> Callable[..., Any] | typer.Typer:
+    """The function or group of functions at MODULE:NAME.
+
+    Raises
+    ------
+    DependencyError
+        A package that it needs is not installed; the message says which extra brings it.
+    """
     module, _, attribute = home.partition(":")
-    loaded: Callable[..., Any] | typer.Typer = getattr(importlib.import_module(module), attribute)
+    try:
+        loaded: Callable[..., Any] | typer.Typer = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "hedgecast", "hedgecast_workers"):
+            raise
+        extra = _extra(module)
+        raise DependencyError(
+            f"{package} is missing, pip install 'hedgecast[{extra}]' brings it", package=package, extra=extra
+        ) from error
     return loaded
+
+
+def _extra(module: str) -> str:
+    """What brings the packages of the command in ``module``."""
+    if module == "hedgecast.commands.decide":
+        return "files"
+    return "library,cpu" if module.startswith("hedgecast.") else "library,cluster,cpu"
+
+
+def _absent() -> None:
+    # `main` builds a command that is asked for alone, and that says what is missing.
+    raise DependencyError("this command is not installed")

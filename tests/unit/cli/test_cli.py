@@ -40,6 +40,48 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
     assert f"hedgecast {name}" in sub.stdout
 
 
+# As where torch, Ray and the readers of files are not installed.
+WITHOUT = """
+import sys
+for name in ("torch", "ray", "pyarrow", "cvxpy", "mlflow", "pydantic_settings"):
+    sys.modules[name] = None
+from hedgecast import cli
+cli.main()
+"""
+
+
+def run_without_packages(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return run_python("-c", WITHOUT, *arguments)
+
+
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_help_in_a_light_installation_says_what_is_missing() -> None:
+    result = run_without_packages("--help")
+    assert result.returncode == 0, result.stderr
+    for name in cli._homes():
+        assert name in result.stdout
+    assert "Not installed" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "extra"), [("decide", "files"), ("train", "library,cpu"), ("serve", "library,cluster,cpu")]
+)
+def test_a_command_whose_packages_are_missing_names_its_extra(name: str, extra: str) -> None:
+    result = run_without_packages(name, "--help")
+    assert result.returncode == 2
+    assert f"pip install 'hedgecast[{extra}]'" in result.stderr
+    assert "MISSING_DEPENDENCY" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_broken_module_of_ours_is_no_missing_package() -> None:
+    with pytest.raises(ModuleNotFoundError, match="nothing_here"):
+        cli._load("hedgecast.commands.nothing_here:nothing")
+
+
 def test_version() -> None:
     assert run("--version").stdout.strip() == cli.__version__
 
