@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format proto bench bench-solver bench-surrogate bench-estimators bench-decisions fuzz clean
+.PHONY: help install demo test check format proto bench bench-solver bench-surrogate bench-estimators bench-decisions test-images fuzz clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -64,6 +64,13 @@ bench-estimators: install  ## bias and variance of the estimators where the grad
 bench-decisions: install  ## methods on the benchmark tasks, hours; goes on where it stopped; docs/decisions.md
 	$(BIN)/python -m pip install --quiet --no-deps 'skfolio>=1.12,<2' 'plotly>=6'
 	$(BIN)/python benchmarks/bench_decisions.py
+
+# Takes minutes and gigabytes: torch, Ray and the compiled loops, in a folder of its own.
+test-images: install  ## the install steps of the client's and the CPU image, without Docker
+	rm -rf build/images
+	$(BIN)/python deploy/image_steps.py deploy/Dockerfile.client build/images/client
+	$(BIN)/python deploy/image_steps.py deploy/Dockerfile.ray-cpu build/images/ray-cpu
+	build/images/ray-cpu/opt/hedgecast/bin/ray --version
 
 fuzz: install  ## over 20,000 hostile inputs against a real server; benchmarks/results/fuzz_service.json
 	$(BIN)/python benchmarks/fuzz_service.py --output benchmarks/results/fuzz_service.json

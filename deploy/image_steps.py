@@ -1,0 +1,170 @@
+"""Run the build stage of a Dockerfile without Docker: its COPY and RUN lines, in a folder of its own.
+
+    python deploy/image_steps.py deploy/Dockerfile.client FOLDER
+
+``make test-images`` does this for the images that a machine without Docker can try. Absolute paths of the
+image lie below FOLDER and ``python`` is this interpreter. The stage that runs (users, packages of Debian) is
+not executed: it needs root and a container.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+# Folders of the image that its build stage writes.
+PLACES = ("/opt/hedgecast", "/var/cache/hedgecast", "/src")
+_LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.nbi", "*.nbc", "*.egg-info")
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One line of a Dockerfile, continuations joined."""
+
+    name: str
+    """``RUN``, in capitals."""
+    text: str
+    """The rest."""
+    line: int
+    """Where it begins, from 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """From one FROM to the next."""
+
+    name: str
+    base: str
+    instructions: tuple[Instruction, ...]
+
+    def all(self, name: str) -> list[str]:
+        """Texts of the instructions called ``name``, in order."""
+        return [instruction.text for instruction in self.instructions if instruction.name == name]
+
+
+def read(dockerfile: Path) -> tuple[Mapping[str, str], list[Stage]]:
+    """The arguments before the first stage with their defaults, and the stages.
+
+    Raises
+    ------
+    ValueError
+        An instruction before the first FROM that is no ARG, or a stage without a name.
+    """
+    arguments: dict[str, str] = {}
+    stages: list[Stage] = []
+    for instruction in _instructions(dockerfile.read_text(encoding="utf-8")):
+        if instruction.name == "FROM":
+            base, keyword, name = instruction.text.split()
+            if keyword.upper() != "AS":
+                raise ValueError(f"{dockerfile}, line {instruction.line}: a stage without a name")
+            for argument, value in arguments.items():
+                base = base.replace(f"${{{argument}}}", value)
+            stages.append(Stage(name=name, base=base, instructions=()))
+        elif stages:
+            last = stages.pop()
+            stages.append(Stage(last.name, last.base, (*last.instructions, instruction)))
+        elif instruction.name == "ARG":
+            name, _, value = instruction.text.partition("=")
+            arguments[name] = value
+        else:
+            raise ValueError(f"{dockerfile}, line {instruction.line}: {instruction.name} before FROM")
+    return arguments, stages
+
+
+def build(dockerfile: Path, folder: Path) -> Path:
+    """Execute the stage ``build`` below ``folder``; where /opt/hedgecast then lies.
+
+    Raises
+    ------
+    subprocess.CalledProcessError
+        A RUN line failed.
+    ValueError
+        An instruction that is not known here.
+    """
+    (stage,) = [stage for stage in read(dockerfile)[1] if stage.name == "build"]
+    environment = {**os.environ}
+    environment.pop("PYTHONPATH", None)
+    work = folder
+    for instruction in stage.instructions:
+        if instruction.name in ("ENV", "ARG"):
+            # An argument without a default is the builder's to give.
+            environment.update({name: _mapped(value, folder) for name, value in _pairs(instruction) if value})
+        elif instruction.name == "WORKDIR":
+            work = Path(_mapped(instruction.text, folder))
+            work.mkdir(parents=True, exist_ok=True)
+        elif instruction.name == "COPY":
+            _copy(shlex.split(instruction.text), work)
+        elif instruction.name == "RUN":
+            print(f"line {instruction.line}: {instruction.text}", flush=True)
+            subprocess.run(
+                ["/bin/sh", "-ec", _shell(instruction, folder)], cwd=work, env=environment, check=True
+            )
+        else:
+            raise ValueError(f"{dockerfile}, line {instruction.line}: {instruction.name} is not known here")
+    return Path(_mapped("/opt/hedgecast", folder))
+
+
+def _instructions(text: str) -> Iterator[Instruction]:
+    begun, parts = 0, list[str]()
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.lstrip().startswith("#") or not line.strip():
+            continue
+        begun = begun if parts else number
+        parts.append(line.strip().removesuffix("\\").strip())
+        if not line.rstrip().endswith("\\"):
+            name, _, rest = " ".join(parts).partition(" ")
+            yield Instruction(name=name.upper(), text=rest, line=begun)
+            parts = []
+
+
+def _pairs(instruction: Instruction) -> list[tuple[str, str]]:
+    found = [word.partition("=") for word in shlex.split(instruction.text)]
+    return [(name, value) for name, _, value in found]
+
+
+def _mapped(text: str, folder: Path) -> str:
+    for place in PLACES:
+        text = text.replace(place, str(folder) + place)
+    return text
+
+
+def _shell(instruction: Instruction, folder: Path) -> str:
+    command = _mapped(instruction.text, folder)
+    # The image's own python; what follows lies in the environment that it makes.
+    return f"{sys.executable}{command.removeprefix('python')}" if command.startswith("python ") else command
+
+
+def _copy(words: list[str], work: Path) -> None:
+    *sources, target = words
+    for source in sources:
+        here, there = ROOT / source, work / target
+        if here.is_dir():
+            shutil.copytree(here, there, ignore=_LEFT_OUT, dirs_exist_ok=True)
+        else:
+            there = there / here.name if target.endswith("/") else there
+            there.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(here, there)
+
+
+def main() -> int:
+    """Build below a folder and say which console commands are there."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("dockerfile", type=Path)
+    parser.add_argument("folder", type=Path)
+    asked = parser.parse_args()
+    environment = build(asked.dockerfile, asked.folder.resolve())
+    for command in ("--version", "--help"):
+        subprocess.run([environment / "bin" / "hedgecast", command], cwd=asked.folder, check=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
