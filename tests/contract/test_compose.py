@@ -37,7 +37,7 @@ class OnceLoader(yaml.SafeLoader):
 
 
 # Compose's own: this list replaces the one below it instead of adding to it.
-OnceLoader.add_constructor("!override", OnceLoader.construct_sequence)
+OnceLoader.add_constructor("!override", yaml.SafeLoader.construct_sequence)  # type: ignore[type-var]
 
 
 def _read(name: str) -> dict[str, Any]:
