@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format proto bench bench-solver bench-surrogate bench-estimators bench-decisions test-images fuzz clean
+.PHONY: help install demo test check format proto bench bench-solver bench-surrogate bench-estimators bench-decisions test-images test-no-ray test-lowest dist-check sbom fuzz clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -71,6 +71,24 @@ test-images: install  ## the install steps of the client's and the CPU image, wi
 	$(BIN)/python deploy/image_steps.py deploy/Dockerfile.client build/images/client
 	$(BIN)/python deploy/image_steps.py deploy/Dockerfile.ray-cpu build/images/ray-cpu
 	build/images/ray-cpu/opt/hedgecast/bin/ray --version
+
+test-no-ray: install  ## unit tests where no process can import Ray
+	PYTHONPATH=deploy/no_ray $(BIN)/python -m pytest tests/unit
+
+test-lowest:  ## unit tests with the oldest versions that pyproject.toml promises, in build/lowest
+	rm -rf build/lowest
+	$(PYTHON) -m venv build/lowest
+	build/lowest/bin/python -m pip install --quiet -c deploy/constraints-lowest.txt torch
+	build/lowest/bin/python -m pip install --quiet -c deploy/constraints-lowest.txt \
+	  -e '.[library,cluster,cpu,files,tracing]' pytest pytest-timeout hypothesis beartype cryptography PyYAML
+	build/lowest/bin/python -m pytest tests/unit
+
+dist-check: install  ## wheel and sdist into dist/, installed and used as a stranger would
+	$(BIN)/python deploy/dist_check.py dist
+
+sbom: install  ## sbom.json: every package of .venv with version and license, as CycloneDX
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type library --output-reproducible \
+	  --output-file sbom.json $(BIN)/python
 
 fuzz: install  ## over 20,000 hostile inputs against a real server; benchmarks/results/fuzz_service.json
 	$(BIN)/python benchmarks/fuzz_service.py --output benchmarks/results/fuzz_service.json
