@@ -9,6 +9,7 @@ async with AsyncClient("127.0.0.1:50051") as client:
 """
 
 from hedgecast.client.answers import (
+    CertifiedDecision,
     ConstraintPrice,
     DecisionAnswer,
     Difference,
@@ -17,6 +18,7 @@ from hedgecast.client.answers import (
     GapBound,
     ModelInfo,
     PlanEvaluation,
+    RecordedOutcome,
     ScenarioArrays,
     ScenarioInfluence,
     SolverVerdict,
@@ -25,10 +27,12 @@ from hedgecast.client.answers import (
 from hedgecast.client.asynchronous import AsyncClient
 from hedgecast.client.blocking import Client
 from hedgecast.client.channel import TlsFiles
-from hedgecast.client.requests import DecideOptions, EvaluateOptions, ExplainOptions, Question
+from hedgecast.client.requests import CertifyOptions, DecideOptions, EvaluateOptions, ExplainOptions, Question
 
 __all__ = [
     "AsyncClient",
+    "CertifiedDecision",
+    "CertifyOptions",
     "Client",
     "ConstraintPrice",
     "DecideOptions",
@@ -42,6 +46,7 @@ __all__ = [
     "ModelInfo",
     "PlanEvaluation",
     "Question",
+    "RecordedOutcome",
     "ScenarioArrays",
     "ScenarioInfluence",
     "SolverVerdict",

@@ -113,6 +113,8 @@ class DecisionAnswer:
     """Stage to seconds on the server: ``scenario``, ``solve``, ``statistics``, ``total``."""
     warnings: tuple[str, ...]
     request_id: str
+    decision_id: str
+    """Under which the outcome can be recorded; empty: the server keeps none."""
 
     def to_pandas(self) -> Any:
         """A pandas DataFrame of the variables with one entry a step, indexed by time; needs pandas."""
@@ -124,6 +126,36 @@ class DecisionAnswer:
             if values.ndim == 1 and len(values) == len(self.times)
         }
         return pandas.DataFrame(stepwise, index=pandas.DatetimeIndex(self.times, tz="UTC", name="time"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class CertifiedDecision:
+    """The best decision so far, and how good it is for sure."""
+
+    best: DecisionAnswer
+    model_gap_upper_bound: float
+    """It costs at most this much more than the best one, with probability ``confidence``, under the model's
+    law."""
+    confidence: float
+    stages: int
+    draws: int
+    stop_reason: str
+    """``CERTIFIED``, ``DEADLINE_NEAR`` or ``DRAWS_USED_UP``; empty: it goes on."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class RecordedOutcome:
+    """What a decision was worth."""
+
+    decision_id: str
+    realized_cost: float
+    realized_regret: float
+    expected_cost: float
+    expected_regret: float
+    model: str
+    """NAME@VERSION."""
+    covered: Mapping[str, Mapping[float, float]]
+    """Series to level to share of steps at or below the scenarios' quantile."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

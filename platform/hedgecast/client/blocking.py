@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self, Unpack
 
 import grpc
 from numpy.typing import ArrayLike
 
-from hedgecast.client.answers import DecisionAnswer, EvaluationAnswer, ExplanationAnswer, ModelInfo
-from hedgecast.client.channel import RetryBudget, Terms, TlsFiles, pause_before_retry
-from hedgecast.client.reading import decision_answer, evaluation_answer, explanation_answer, model_info
+from hedgecast.client.answers import (
+    CertifiedDecision,
+    DecisionAnswer,
+    EvaluationAnswer,
+    ExplanationAnswer,
+    ModelInfo,
+    RecordedOutcome,
+    ScenarioArrays,
+)
+from hedgecast.client.channel import RetryBudget, Terms, TlsFiles, pause_before_retry, typed
+from hedgecast.client.reading import (
+    certified_decision,
+    decision_answer,
+    evaluation_answer,
+    explanation_answer,
+    model_info,
+    recorded_outcome,
+)
 from hedgecast.client.requests import (
+    CertifyOptions,
     DecideOptions,
     EvaluateOptions,
     ExplainOptions,
+    certify_request,
     decide_request,
     evaluate_request,
     explain_request,
+    outcome_request,
 )
 from hedgecast.rpc.v1 import decision_service_pb2_grpc as decision_grpc
 from hedgecast.rpc.v1 import model_service_pb2 as model_pb
@@ -142,6 +160,68 @@ class Client:
         request = explain_request(model, options)
         answer = self._call(self._decisions.ExplainDecision, request, options.get("deadline_seconds"))
         return explanation_answer(answer)
+
+    def decide_until_certified(
+        self, model: str, **options: Unpack[CertifyOptions]
+    ) -> Iterator[CertifiedDecision]:
+        """The best decision after each of ever larger samples, until its bound is as small as asked for.
+
+        Ending the iteration early stops the work; the last one that came is good. Not tried again: a second
+        try would begin anew.
+
+        Parameters
+        ----------
+        model : str
+            NAME, NAME@ALIAS or NAME@VERSION.
+        **options
+            See `CertifyOptions`.
+
+        Raises
+        ------
+        HedgecastError
+            As `decide`.
+        """
+        request = certify_request(model, options)
+        seconds = options.get("deadline_seconds") or self._terms.deadline_seconds
+        call = self._decisions.DecideUntilCertified(request, timeout=seconds, metadata=self._terms.metadata)
+        try:
+            for message in call:
+                yield certified_decision(message)
+        except grpc.RpcError as error:
+            raise typed(error, self._terms.address) from error
+        finally:
+            call.cancel()
+
+    def record_outcome(
+        self,
+        decision_id: str,
+        realized: ScenarioArrays,
+        *,
+        request_id: str | None = None,
+        deadline_seconds: float | None = None,
+    ) -> RecordedOutcome:
+        """What a decision was worth under what came true; on the server's disk when this returns.
+
+        Parameters
+        ----------
+        decision_id : str
+            Of the decision's answer.
+        realized : ScenarioArrays
+            One path (1, T, F) of the model's series.
+        request_id : str, optional
+            The same outcome again gives the same answer.
+        deadline_seconds : float, optional
+            Time for this call.
+
+        Raises
+        ------
+        DecisionNotFoundError, OutcomeConflictError
+            No such decision is kept, or it has another outcome.
+        HedgecastError
+            As `decide`.
+        """
+        request = outcome_request(decision_id, realized, request_id)
+        return recorded_outcome(self._call(self._decisions.RecordOutcome, request, deadline_seconds))
 
     def models(self) -> tuple[ModelInfo, ...]:
         """All served models, sorted by name and version."""

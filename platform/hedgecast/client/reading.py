@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hedgecast.client.answers import (
+    CertifiedDecision,
     ConstraintPrice,
     DecisionAnswer,
     Difference,
@@ -17,6 +18,7 @@ from hedgecast.client.answers import (
     GapBound,
     ModelInfo,
     PlanEvaluation,
+    RecordedOutcome,
     ScenarioArrays,
     ScenarioInfluence,
     SolverVerdict,
@@ -62,6 +64,36 @@ def decision_answer(message: decision_pb.DecideResponse) -> DecisionAnswer:
         durations=_durations(message.durations),
         warnings=tuple(f"{warning.reason}: {warning.message}" for warning in message.warnings),
         request_id=message.request_id,
+        decision_id=message.decision_id,
+    )
+
+
+def certified_decision(message: decision_pb.DecideUntilCertifiedResponse) -> CertifiedDecision:
+    """The record of a stage."""
+    name = decision_pb.DecideUntilCertifiedResponse.StopReason.Name(message.stop_reason)
+    return CertifiedDecision(
+        best=decision_answer(message.best),
+        model_gap_upper_bound=message.model_gap_upper_bound,
+        confidence=message.confidence,
+        stages=message.stage_count,
+        draws=message.draw_count,
+        stop_reason="" if name == "STOP_REASON_UNSPECIFIED" else name,
+    )
+
+
+def recorded_outcome(message: decision_pb.RecordOutcomeResponse) -> RecordedOutcome:
+    """The record of an outcome."""
+    covered: dict[str, dict[float, float]] = {}
+    for item in message.covered:
+        covered.setdefault(item.series, {})[item.level] = item.share
+    return RecordedOutcome(
+        decision_id=message.decision_id,
+        realized_cost=message.realized_cost,
+        realized_regret=message.realized_regret,
+        expected_cost=message.expected_cost,
+        expected_regret=message.expected_regret,
+        model=f"{message.model.name}@{message.model.version}",
+        covered=covered,
     )
 
 

@@ -76,6 +76,19 @@ class ExplainOptions(Question, total=False):
     """Most influential scenarios to return; 10 where left out."""
 
 
+class CertifyOptions(Question, total=False):
+    """What a decision with a bound may be asked with; ``scenario_count`` is the size of its first sample."""
+
+    target_gap: float
+    """Bound of the optimality gap to reach, in the currency of the program; or the next."""
+    target_relative_gap: float
+    """The same relative to the objective's size."""
+    confidence: float
+    """Of all bounds together; 0.95 where left out."""
+    draw_limit: int
+    """Scenarios to draw in all; 10,000 where left out."""
+
+
 def decide_request(model: str, options: DecideOptions) -> decision_pb.DecideRequest:
     """The message that asks for a decision."""
     return decision_pb.DecideRequest(
@@ -106,6 +119,28 @@ def explain_request(model: str, options: ExplainOptions) -> decision_pb.ExplainD
     """The message that asks for an explanation."""
     return decision_pb.ExplainDecisionRequest(
         **_question(model, options), top_scenario_count=options.get("top_scenarios", 0)
+    )
+
+
+def certify_request(model: str, options: CertifyOptions) -> decision_pb.DecideUntilCertifiedRequest:
+    """The message that asks for a decision with a bound."""
+    return decision_pb.DecideUntilCertifiedRequest(
+        request=decision_pb.DecideRequest(**_question(model, options)),
+        target_gap=options.get("target_gap", 0.0),
+        target_relative_gap=options.get("target_relative_gap", 0.0),
+        confidence=options.get("confidence", 0.0),
+        draw_limit=options.get("draw_limit", 0),
+    )
+
+
+def outcome_request(
+    decision_id: str, realized: ScenarioArrays, request_id: str | None
+) -> decision_pb.RecordOutcomeRequest:
+    """The message that records what came true."""
+    message = _scenario_set(realized)
+    message.ClearField("probabilities")
+    return decision_pb.RecordOutcomeRequest(
+        decision_id=decision_id, realized=message, request_id=request_id or str(uuid.uuid4())
     )
 
 

@@ -24,6 +24,7 @@
     |   +-- DeadlineError        the caller's time is up
     |   +-- UnauthenticatedError  the caller did not prove who they are
     |   +-- PermissionDeniedError  the caller is known and may not do this
+    |   +-- NotOfferedError      this service is set up without it
     +-- DependencyError          an optional package is not installed
 
 A message says what happened, where, the numbers, and the way out. ``facts`` keeps the numbers for
@@ -179,6 +180,12 @@ class PermissionDeniedError(ServiceError):
     """The caller is known and may not do this."""
 
     reason = "PERMISSION_DENIED"
+
+
+class NotOfferedError(ServiceError):
+    """This service is set up without what the call needs; names the setting."""
+
+    reason = "NOT_OFFERED"
 
 
 class DependencyError(HedgecastError):

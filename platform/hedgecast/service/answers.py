@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hedgecast.outcomes.records import Band
 from hedgecast.service.models import ModelDescription
 
 
@@ -105,6 +107,16 @@ class Sensitivity:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Bands:
+    """Quantiles of the scenarios that an outcome is held against."""
+
+    cost: Band
+    """Of the decision's cost."""
+    series: Mapping[str, Band]
+    """Of each series, (T,)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Solution:
     """Everything that a solved query adds to its answer."""
 
@@ -123,6 +135,8 @@ class Solution:
     statistics_seconds: float
     warnings: tuple[tuple[str, str], ...] = ()
     """(reason, message)."""
+    bands: Bands | None = None
+    """Only where asked for."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

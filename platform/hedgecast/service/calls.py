@@ -6,6 +6,7 @@ Requests and answers are read by the names of their fields, whatever their messa
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
 import re
 import time
@@ -16,9 +17,11 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from hedgecast.rpc.codec import decode_duration
-from hedgecast.service.requests import draws_asked_for
+from hedgecast.service.requests import DEFAULT_DRAW_LIMIT, draws_asked_for
 
 REQUEST_ID_KEY = "x-request-id"
+CURRENT_CALL: contextvars.ContextVar[Call] = contextvars.ContextVar("hedgecast_call")
+"""The call that the running task works on."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _OWN_MESSAGES = "hedgecast."
 # A request inside a stream's message, and what that holds.
@@ -103,12 +106,16 @@ class Asked:
         """Read from ``request`` and the messages of ours that it holds."""
         models = []
         scenarios = 0
+        staged = False
         for message in _own_messages(request):
             fields = message.DESCRIPTOR.fields_by_name
             model = getattr(message, "model", "") or _name_of_get(message)
             if isinstance(model, str) and model:
                 models.append(model)
-            if "scenario_count" in fields and not getattr(message, "validate_only", False):
+            if "draw_limit" in fields:
+                # All stages of it, whatever the question inside says.
+                scenarios, staged = max(message.draw_limit, 0) or DEFAULT_DRAW_LIMIT, True  # type: ignore[attr-defined]
+            elif "scenario_count" in fields and not staged and not getattr(message, "validate_only", False):
                 scenarios += draws_asked_for(message)
         return cls(models=tuple(models), scenarios=scenarios)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import traceback
 import uuid
@@ -19,7 +20,7 @@ from google.protobuf.message import DecodeError
 
 from hedgecast.core.errors import DeadlineError, HedgecastError, InputError, OverloadedError
 from hedgecast.service.access import AccessBook
-from hedgecast.service.calls import REQUEST_ID_KEY, Call, request_id_in
+from hedgecast.service.calls import CURRENT_CALL, REQUEST_ID_KEY, Call, request_id_in
 from hedgecast.service.identity import Identity
 from hedgecast.service.records import Recorder
 from hedgecast.service.settings import ServiceSettings
@@ -32,6 +33,14 @@ log = logging.getLogger(__name__)
 
 _Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]]
 _Context: TypeAlias = grpc.aio.ServicerContext
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Refused:
+    """A message of a stream that its caller may not send: the others go on."""
+
+    message: Any
+    error: HedgecastError
 
 
 class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
@@ -107,7 +116,13 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             async for request in incoming:
                 if isinstance(request, Exception):
                     raise request
-                self._admit(call, request)
+                try:
+                    self._admit(call, request)
+                except HedgecastError as error:
+                    # Where each answer names its request, one that is refused does not end the call.
+                    if not hasattr(request, "correlation_id"):
+                        raise
+                    request = Refused(request, error)
                 yield request
 
         stream = requests()
@@ -137,6 +152,7 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             call.principal = self._identity.principal(metadata, context)
             with self._slot(), self._access.call(call.principal, call.method):
                 async with self._deadline(context):
+                    CURRENT_CALL.set(call)
                     yield call
             context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
             call.code = "OK"

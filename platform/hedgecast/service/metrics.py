@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from hedgecast.core.errors import ConfigError
+from hedgecast.outcomes import Performance
 from hedgecast.service.calls import Answered, Call
 from hedgecast.service.settings import ServiceSettings
 
@@ -82,6 +83,12 @@ class ServiceMetrics:
             ("model",),
             registry=self.registry,
         )
+        self._alarm = Gauge(
+            "hedgecast_coverage_alarm",
+            "1 for a model version whose realized coverage left its band, or whose costs drifted.",
+            ("model",),
+            registry=self.registry,
+        )
         self._left_out = Counter(
             "hedgecast_audit_records_left_out", "Audit records that were not written.", registry=self.registry
         )
@@ -117,9 +124,10 @@ class ServiceMetrics:
         """Count an audit record that was not written."""
         self._left_out.inc()
 
-    def set_realized_regret(self, model: str, regret: float) -> None:
-        """State the rolling realized regret of a model, NAME@VERSION, in its program's currency."""
-        self._regret.labels(model).set(regret)
+    def set_performance(self, model: str, performance: Performance) -> None:
+        """State what recorded outcomes say of a model, NAME@VERSION."""
+        self._regret.labels(model).set(performance.regret.mean)
+        self._alarm.labels(model).set(1.0 if performance.warning else 0.0)
 
 
 class MetricsPort:

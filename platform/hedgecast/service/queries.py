@@ -67,6 +67,8 @@ class DecideQuery(Query[DecideAnswer]):
     """Of that interval."""
     prices: bool = True
     """Whether shadow prices and sensitivities are asked for."""
+    keep: bool = False
+    """Whether the answer carries the bands that its outcome will be held against."""
 
     @property
     def draw_count(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import uuid
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from hedgecast.rpc import codec
 from hedgecast.rpc.v1 import decision_service_pb2 as decision_pb
 from hedgecast.rpc.v1 import risk_pb2
 from hedgecast.service.answers import Scenarios
+from hedgecast.service.certify import Terms
 from hedgecast.service.queries import Candidate, DecideQuery, EvaluateQuery, ExplainQuery
 from hedgecast.service.settings import ServiceSettings
 
@@ -28,7 +30,12 @@ DEFAULT_REPLICATIONS = 5
 # The replications of more scenarios than this would be most of an answer's time.
 _MOST_REPLICATED_BY_DEFAULT = 1_000
 _REPLICATIONS = (2, 50)
+DEFAULT_DRAW_LIMIT = 10_000
+# Draws of one certification, in largest requests.
+_REQUESTS_WORTH = 10
+_FIRST_SAMPLE = 50
 _MOST_LEVELS = 101
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MOST_CANDIDATES = 100
 _MOST_INFLUENCES, _DEFAULT_INFLUENCES = 100, 10
 
@@ -89,6 +96,86 @@ def explain_query(
     return ExplainQuery(**question, top_scenarios=top or _DEFAULT_INFLUENCES)
 
 
+def certify_terms(
+    message: decision_pb.DecideUntilCertifiedRequest, settings: ServiceSettings, *, deadline_seconds: float
+) -> tuple[DecideQuery, Terms]:
+    """The first stage's query in ``message`` and the terms of the stages; see `decide_query`."""
+    inner = message.request
+    for field in ("own_scenarios", "gap_replication_count"):
+        if inner.HasField(field):
+            raise InputError(f"request.{field} must be left out here", field=f"request.{field}")
+    for field in ("validate_only", "gap_confidence"):
+        if getattr(inner, field):
+            raise InputError(f"request.{field} must be left out here", field=f"request.{field}")
+    if not inner.scenario_count:
+        inner.scenario_count = min(_FIRST_SAMPLE, settings.max_scenarios)
+    inner.gap_replication_count = 0
+    query = decide_query(inner, settings, deadline_seconds=deadline_seconds)
+    if not query.risk.neutral and query.risk.alpha == 1.0:
+        raise InputError(
+            "request.risk is the worst case: what was never drawn cannot be bounded", field="request.risk"
+        )
+    return query, Terms(
+        target_gap=_target(message.target_gap, "target_gap"),
+        target_relative_gap=_target(message.target_relative_gap, "target_relative_gap"),
+        confidence=_confidence(message.confidence, "confidence"),
+        draw_limit=_draw_limit(message.draw_limit, settings.max_scenarios),
+        stage_limit=settings.max_scenarios,
+    )
+
+
+def _target(value: float, field: str) -> float:
+    # NaN fails this too.
+    if not value >= 0.0:
+        raise InputError(f"{field} is {value}: must not be negative", field=field)
+    return value
+
+
+def _draw_limit(count: int, most: int) -> int:
+    limit = _REQUESTS_WORTH * most
+    if not 0 <= count <= limit:
+        raise InputError(
+            f"draw_limit is {count}: must be from 1 to {limit}, or 0 for {min(DEFAULT_DRAW_LIMIT, limit)}",
+            field="draw_limit",
+            limit=limit,
+        )
+    return count or min(DEFAULT_DRAW_LIMIT, limit)
+
+
+def stream_question(message: decision_pb.DecideStreamRequest) -> decision_pb.DecideRequest:
+    """The question of one message of a stream.
+
+    Raises
+    ------
+    InputError
+        It has no usable correlation id, or no question.
+    """
+    if not _NAME.fullmatch(message.correlation_id):
+        raise InputError(
+            f"correlation_id has {len(message.correlation_id)} characters: must be 1 to 64 letters, digits, "
+            "dots, dashes or underscores",
+            field="correlation_id",
+        )
+    if not message.HasField("request"):
+        raise InputError("request is not set: what is to be decided?", field="request")
+    return message.request
+
+
+def realized_of(message: decision_pb.RecordOutcomeRequest, settings: ServiceSettings) -> Scenarios:
+    """What came true, as one scenario; see `decide_query`."""
+    if not message.decision_id:
+        raise InputError("decision_id is empty: an answer of Decide has one", field="decision_id")
+    if not message.HasField("realized"):
+        raise InputError("realized is not set: what came true?", field="realized")
+    scenarios = scenarios_of(message.realized, settings, "realized")
+    if len(scenarios.paths) != 1:
+        raise ShapeError(
+            f"realized.paths has {len(scenarios.paths)} scenarios: what came true is one",
+            field="realized.paths.shape",
+        )
+    return dataclasses.replace(scenarios, probabilities=None)
+
+
 def draws_asked_for(message: Any) -> int:
     """Scenarios that a request with a ``scenario_count`` makes the service draw or work on, for quotas."""
     fields = message.DESCRIPTOR.fields_by_name
@@ -146,19 +233,29 @@ def _question(message: Any, settings: ServiceSettings, deadline_seconds: float) 
         "scenario_count": _scenario_count(message.scenario_count, settings.max_scenarios, own),
         "seed": _seed(message.seed),
         "risk": risk_of(message.risk),
-        "request_id": _request_id(message.request_id),
+        "request_id": request_id_of(message.request_id),
         "deadline_seconds": deadline_seconds,
     }
 
 
 def _own_scenarios(message: Any, settings: ServiceSettings) -> Scenarios:
-    given = message.own_scenarios
     for field in ("history", "known"):
         if message.HasField(field):
             raise InputError(f"{field} is set with own_scenarios: leave one of them out", field=field)
     if message.seed:
         raise InputError(f"seed is {message.seed} with own_scenarios, which are not drawn", field="seed")
-    field = "own_scenarios.paths"
+    return scenarios_of(message.own_scenarios, settings, "own_scenarios")
+
+
+def scenarios_of(given: decision_pb.ScenarioSet, settings: ServiceSettings, name: str) -> Scenarios:
+    """The scenarios in a caller's message.
+
+    Raises
+    ------
+    InputError
+        They cannot be used; the fact ``field`` begins with ``name``.
+    """
+    field = f"{name}.paths"
     paths = codec.decode_tensor(given.paths, field=field, most_entries=settings.max_input_entries)
     if paths.ndim != 3 or paths.shape[2] != len(given.series):
         raise ShapeError(
@@ -167,26 +264,26 @@ def _own_scenarios(message: Any, settings: ServiceSettings) -> Scenarios:
         )
     if len(given.units) != len(given.series):
         raise ShapeError(
-            f"own_scenarios has {len(given.units)} units for {len(given.series)} series",
-            field="own_scenarios.units",
+            f"{name} has {len(given.units)} units for {len(given.series)} series", field=f"{name}.units"
         )
-    times = codec.decode_times(given.step_times, field="own_scenarios.step_times")
+    times = codec.decode_times(given.step_times, field=f"{name}.step_times")
     if len(times) not in (0, paths.shape[1]):
         raise ShapeError(
-            f"own_scenarios has {len(times)} step times for {paths.shape[1]} steps: give all or none",
-            field="own_scenarios.step_times",
+            f"{name} has {len(times)} step times for {paths.shape[1]} steps: give all or none",
+            field=f"{name}.step_times",
         )
+    weighted = given.HasField("probabilities")
     return Scenarios(
         names=tuple(given.series),
         units=tuple(given.units),
         times=times if len(times) else None,
         paths=paths.astype(np.float64),
-        probabilities=_probabilities(given, paths.shape[0]) if given.HasField("probabilities") else None,
+        probabilities=_probabilities(given, paths.shape[0], name) if weighted else None,
     )
 
 
-def _probabilities(given: decision_pb.ScenarioSet, count: int) -> NDArray[np.float64]:
-    field = "own_scenarios.probabilities"
+def _probabilities(given: decision_pb.ScenarioSet, count: int, name: str) -> NDArray[np.float64]:
+    field = f"{name}.probabilities"
     found = codec.decode_tensor(given.probabilities, field=field, most_entries=count).astype(np.float64)
     if found.shape != (count,):
         raise ShapeError(
@@ -324,11 +421,18 @@ def _confidence(value: float, field: str) -> float:
     return value or DEFAULT_CONFIDENCE
 
 
-def _request_id(text: str) -> str:
+def request_id_of(text: str) -> str:
+    """A caller's id, or a new one where it is empty.
+
+    Raises
+    ------
+    DataError
+        Not 1 to 64 letters, digits, dots, dashes or underscores.
+    """
     if not text:
         return str(uuid.uuid4())
     # Goes into logs as it is, so nothing that could forge a line.
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", text):
+    if not _NAME.fullmatch(text):
         raise DataError(
             f"request_id has {len(text)} characters: must be 1 to 64 letters, digits, dots, dashes or "
             "underscores",

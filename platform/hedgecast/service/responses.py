@@ -21,6 +21,7 @@ from hedgecast.service.answers import (
     Scenarios,
     Solution,
 )
+from hedgecast.service.certify import Certificate
 from hedgecast.service.models import ArraySpec, ColumnSpec, ModelDescription, ProgramDescription
 from hedgecast.service.queries import DecideQuery, EvaluateQuery, ExplainQuery, Query
 
@@ -69,6 +70,23 @@ def explain_response(
         unhedged_expected_cost=answer.unhedged_expected_cost,
         scenario_fingerprint=answer.scenario_fingerprint,
         durations=_durations(answer, total_seconds),
+    )
+
+
+def certificate_response(
+    found: Certificate, confidence: float, *, total_seconds: float
+) -> decision_pb.DecideUntilCertifiedResponse:
+    """The message for the best decision so far."""
+    reason = decision_pb.DecideUntilCertifiedResponse.STOP_REASON_UNSPECIFIED
+    if found.stop is not None:
+        reason = decision_pb.DecideUntilCertifiedResponse.StopReason.Value(found.stop.name)
+    return decision_pb.DecideUntilCertifiedResponse(
+        best=decide_response(found.query, found.best, total_seconds=total_seconds),
+        model_gap_upper_bound=found.upper_bound,
+        confidence=confidence,
+        stage_count=found.stages,
+        draw_count=found.draws,
+        stop_reason=reason,
     )
 
 

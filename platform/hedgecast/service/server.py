@@ -27,6 +27,7 @@ from hedgecast.service.health_port import HealthPort
 from hedgecast.service.identity import Identity
 from hedgecast.service.interceptors import CallGuard
 from hedgecast.service.metrics import MetricsPort, ServiceMetrics
+from hedgecast.service.outcomes import OutcomeBook
 from hedgecast.service.records import CallLog, Recorder
 from hedgecast.service.servicers import DecisionServicer, ModelServicer
 from hedgecast.service.settings import ServiceSettings
@@ -66,6 +67,7 @@ class DecisionServer:
         self._metrics_port: MetricsPort | None = None
         self._health_port: HealthPort | None = None
         self._drain: asyncio.Task[None] | None = None
+        self._book = OutcomeBook.of(settings, self.metrics.set_performance)
         recorders: list[Recorder] = [CallLog(), CallSpans(), self.metrics]
         if self._audit is not None:
             recorders.append(self._audit)
@@ -74,9 +76,11 @@ class DecisionServer:
             options=_options(settings),
         )
         decision_service_pb2_grpc.add_DecisionServiceServicer_to_server(
-            DecisionServicer(backend, settings), self._server
+            DecisionServicer(backend, settings, self._book), self._server
         )
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(backend), self._server)
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(
+            ModelServicer(backend, self._book), self._server
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
             (*SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME),
@@ -140,6 +144,7 @@ class DecisionServer:
         if self._audit is not None:
             self._audit.close()
             self._audit = None
+        await asyncio.to_thread(self._book.close)
 
     async def wait(self) -> None:
         """Return once the server has stopped."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import logging
 import time
-from typing import TypeVar
+import uuid
+from collections.abc import AsyncIterator
+from typing import TypeAlias, TypeVar
 
 import grpc.aio
 
@@ -14,13 +18,34 @@ from hedgecast.rpc.v1 import decision_service_pb2_grpc as decision_grpc
 from hedgecast.rpc.v1 import model_service_pb2 as model_pb
 from hedgecast.rpc.v1 import model_service_pb2_grpc as model_grpc
 from hedgecast.service.backend import DecisionBackend
-from hedgecast.service.interceptors import deadline_seconds
+from hedgecast.service.calls import CURRENT_CALL
+from hedgecast.service.certify import certified
+from hedgecast.service.interceptors import Refused, deadline_seconds
 from hedgecast.service.models import resolve
+from hedgecast.service.outcomes import OutcomeBook
 from hedgecast.service.queries import Query
-from hedgecast.service.requests import decide_query, evaluate_query, explain_query
-from hedgecast.service.responses import decide_response, evaluate_response, explain_response, model_of
+from hedgecast.service.requests import (
+    certify_terms,
+    decide_query,
+    evaluate_query,
+    explain_query,
+    realized_of,
+    request_id_of,
+    stream_question,
+)
+from hedgecast.service.responses import (
+    certificate_response,
+    decide_response,
+    evaluate_response,
+    explain_response,
+    model_of,
+)
 from hedgecast.service.settings import ServiceSettings
+from hedgecast.service.settled import performance_message, settled_response, stream_error
+from hedgecast.service.status import rule_of
+from hedgecast.service.streams import answered
 
+_Context: TypeAlias = grpc.aio.ServicerContext
 _PAGE_SIZE = 100
 _LARGEST_PAGE = 1000
 
@@ -32,20 +57,19 @@ log = logging.getLogger(__name__)
 class DecisionServicer(decision_grpc.DecisionServiceServicer):
     """Answers decision requests with a backend."""
 
-    def __init__(self, backend: DecisionBackend, settings: ServiceSettings) -> None:
+    def __init__(self, backend: DecisionBackend, settings: ServiceSettings, book: OutcomeBook) -> None:
         self._backend = backend
         self._settings = settings
+        self._book = book
 
     async def Decide(  # noqa: N802 - the stub's name
-        self, request: decision_pb.DecideRequest, context: grpc.aio.ServicerContext
+        self, request: decision_pb.DecideRequest, context: _Context
     ) -> decision_pb.DecideResponse:
         """The decision for ``request``."""
-        query = decide_query(request, self._settings, deadline_seconds=self._seconds(context))
-        answer, seconds = await self._answer(query)
-        return decide_response(query, answer, total_seconds=seconds)
+        return await self._decide(request, context)
 
     async def EvaluateDecisions(  # noqa: N802 - the stub's name
-        self, request: decision_pb.EvaluateDecisionsRequest, context: grpc.aio.ServicerContext
+        self, request: decision_pb.EvaluateDecisionsRequest, context: _Context
     ) -> decision_pb.EvaluateDecisionsResponse:
         """The caller's plans, ranked."""
         query = evaluate_query(request, self._settings, deadline_seconds=self._seconds(context))
@@ -53,14 +77,90 @@ class DecisionServicer(decision_grpc.DecisionServiceServicer):
         return evaluate_response(query, answer, total_seconds=seconds)
 
     async def ExplainDecision(  # noqa: N802 - the stub's name
-        self, request: decision_pb.ExplainDecisionRequest, context: grpc.aio.ServicerContext
+        self, request: decision_pb.ExplainDecisionRequest, context: _Context
     ) -> decision_pb.ExplainDecisionResponse:
         """What drives the decision."""
         query = explain_query(request, self._settings, deadline_seconds=self._seconds(context))
         answer, seconds = await self._answer(query)
         return explain_response(query, answer, total_seconds=seconds)
 
-    def _seconds(self, context: grpc.aio.ServicerContext) -> float:
+    async def DecideUntilCertified(  # noqa: N802 - the stub's name
+        self, request: decision_pb.DecideUntilCertifiedRequest, context: _Context
+    ) -> AsyncIterator[decision_pb.DecideUntilCertifiedResponse]:
+        """The best decision after each stage."""
+        query, terms = certify_terms(request, self._settings, deadline_seconds=self._seconds(context))
+        started = time.perf_counter()
+        async with contextlib.aclosing(certified(query, terms, self._backend.answer)) as stages:
+            async for stage in stages:
+                seconds = time.perf_counter() - started
+                yield certificate_response(stage, terms.confidence, total_seconds=seconds)
+
+    async def DecideStream(  # noqa: N802 - the stub's name
+        self, request_iterator: AsyncIterator[decision_pb.DecideStreamRequest], context: _Context
+    ) -> AsyncIterator[decision_pb.DecideStreamResponse]:
+        """The decisions for a stream of requests, as they are ready."""
+
+        async def one(
+            request: decision_pb.DecideStreamRequest | Refused,
+        ) -> decision_pb.DecideStreamResponse:
+            message = request.message if isinstance(request, Refused) else request
+            try:
+                if isinstance(request, Refused):
+                    raise request.error
+                response = await self._decide(stream_question(message), context)
+            except Exception as error:  # noqa: BLE001 - the boundary of one request among many
+                return self._failed(message.correlation_id, error)
+            return decision_pb.DecideStreamResponse(correlation_id=message.correlation_id, response=response)
+
+        answers = answered(request_iterator, one, most=self._settings.max_stream_requests)
+        async with contextlib.aclosing(answers):
+            async for answer in answers:
+                yield answer
+
+    async def RecordOutcome(  # noqa: N802 - the stub's name
+        self, request: decision_pb.RecordOutcomeRequest, context: _Context
+    ) -> decision_pb.RecordOutcomeResponse:
+        """What the decision was worth under what came true, once that is on the disk."""
+        request_id = request_id_of(request.request_id)
+        settled = await self._book.settle(
+            request.decision_id,
+            realized_of(request, self._settings),
+            principal=CURRENT_CALL.get().principal,
+            request_id=request_id,
+            deadline_seconds=self._seconds(context),
+            backend=self._backend,
+        )
+        return settled_response(settled, request_id)
+
+    async def _decide(
+        self, request: decision_pb.DecideRequest, context: _Context
+    ) -> decision_pb.DecideResponse:
+        query = decide_query(request, self._settings, deadline_seconds=self._seconds(context))
+        query = dataclasses.replace(query, keep=self._book.keeping and query.own is None)
+        answer, seconds = await self._answer(query)
+        response = decide_response(query, answer, total_seconds=seconds)
+        alarm = self._book.warning(answer.model.full_name)
+        if alarm:
+            response.warnings.add(reason="REALIZED_COVERAGE", message=alarm)
+        response.decision_id = await self._book.keep(query, answer, CURRENT_CALL.get().principal)
+        return response
+
+    def _failed(self, correlation_id: str, error: Exception) -> decision_pb.DecideStreamResponse:
+        incident = uuid.uuid4().hex
+        public = rule_of(error).public
+        log.log(
+            logging.INFO if public else logging.ERROR,
+            "request %s of a stream failed, incident %s: %s",
+            correlation_id[:64],
+            incident,
+            error,
+            exc_info=None if public else error,
+        )
+        return decision_pb.DecideStreamResponse(
+            correlation_id=correlation_id, error=stream_error(error, incident)
+        )
+
+    def _seconds(self, context: _Context) -> float:
         return deadline_seconds(context, self._settings)
 
     async def _answer(self, query: Query[A]) -> tuple[A, float]:
@@ -75,8 +175,9 @@ class DecisionServicer(decision_grpc.DecisionServiceServicer):
 class ModelServicer(model_grpc.ModelServiceServicer):
     """Describes the models of a backend."""
 
-    def __init__(self, backend: DecisionBackend) -> None:
+    def __init__(self, backend: DecisionBackend, book: OutcomeBook) -> None:
         self._backend = backend
+        self._book = book
 
     async def ListModels(  # noqa: N802 - the stub's name
         self, request: model_pb.ListModelsRequest, _context: grpc.aio.ServicerContext
@@ -95,3 +196,10 @@ class ModelServicer(model_grpc.ModelServiceServicer):
     ) -> model_pb.Model:
         """The model that is meant."""
         return model_of(resolve(await self._backend.models(), request.name))
+
+    async def GetModelPerformance(  # noqa: N802 - the stub's name
+        self, request: model_pb.GetModelPerformanceRequest, _context: grpc.aio.ServicerContext
+    ) -> model_pb.ModelPerformance:
+        """What the model's decisions were worth."""
+        model = resolve(await self._backend.models(), request.name)
+        return performance_message(model, await self._book.performance(model))

@@ -64,6 +64,10 @@ class ServiceSettings(BaseSettings):
     """OTLP/HTTP address that spans are sent to, ``http://127.0.0.1:4318/v1/traces``; unset: nowhere."""
     max_scenarios: int = Field(default=10_000, ge=1)
     """Most scenarios of one request."""
+    max_stream_requests: int = Field(default=8, ge=1)
+    """Requests of one DecideStream worked on at once; it is read no faster."""
+    outcomes_folder: Path | None = None
+    """Folder in which decisions and their outcomes are kept, by one server at a time; unset: none are."""
     max_input_entries: int = Field(default=1_000_000, ge=1)
     """Most numbers in one table or array of a request."""
     max_message_bytes: int = Field(default=16 * 2**20, ge=1024)

@@ -6,16 +6,19 @@ import math
 import time
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from hedgecast.core.errors import NotConvergedError
+from hedgecast.outcomes import band_of
 from hedgecast.programs.information import Information, interval_of
 from hedgecast.programs.measures import conditional_value_at_risk, expectation
 from hedgecast.programs.prices import Prices, Stage
 from hedgecast.programs.replications import replicated_gaps, tail_threshold
 from hedgecast.programs.solution import Decision, Verdict
 from hedgecast.service.answers import (
+    Bands,
     ConstraintPrice,
     Gap,
     Sensitivity,
@@ -28,6 +31,8 @@ from hedgecast.service.queries import DecideQuery
 from hedgecast.service.sample import TOLERANCE, Sample, priced, scenario_arrays, to_numpy
 from hedgecast.service.statistics import quantiles, standard_error
 
+BAND_LEVELS = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
+"""Levels that outcomes are held against."""
 # Under this many scenarios a tail's mean is mostly noise.
 _FEWEST_IN_TAIL = 5.0
 
@@ -81,6 +86,16 @@ def solve_query(query: DecideQuery, sample: Sample, budget: Budget) -> Solution:
         solve_seconds=solved - started,
         statistics_seconds=done - solved,
         warnings=tuple(_warnings(query, statistics, prices)),
+        bands=_bands(sample, decision) if query.keep else None,
+    )
+
+
+def _bands(sample: Sample, decision: Decision) -> Bands:
+    paths = to_numpy(sample.scenarios.paths[0])
+    names = sample.scenarios.names
+    return Bands(
+        cost=band_of(to_numpy(decision.scenario_costs[0]), BAND_LEVELS),
+        series={name: band_of(paths[:, :, index], BAND_LEVELS) for index, name in enumerate(names)},
     )
 
 

@@ -73,6 +73,7 @@ RULES: Mapping[type[errors.HedgecastError], Rule] = {
     errors.RateLimitedError: Rule(_CODE.RESOURCE_EXHAUSTED, retry=True),
     errors.UnauthenticatedError: Rule(_CODE.UNAUTHENTICATED),
     errors.PermissionDeniedError: Rule(_CODE.PERMISSION_DENIED),
+    errors.NotOfferedError: Rule(_CODE.FAILED_PRECONDITION),
     errors.DependencyError: Rule(_CODE.INTERNAL, public=False),
 }
 

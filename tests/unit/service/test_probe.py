@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from hedgecast.core.errors import UnavailableError
-from hedgecast.service.backend import DecideAnswer, DecideQuery, ModelDescription
 from hedgecast.service.background import background_server
+from hedgecast.service.models import ModelDescription
 from hedgecast.service.probe import main, probe
+from hedgecast.service.queries import Query
 from hedgecast.service.settings import load_settings
 
 
@@ -19,7 +20,7 @@ class NoBackend:
     async def models(self) -> tuple[ModelDescription, ...]:
         return ()
 
-    async def decide(self, query: DecideQuery) -> DecideAnswer:
+    async def answer(self, query: Query[Any]) -> Any:
         raise AssertionError("health asks no backend")
 
 

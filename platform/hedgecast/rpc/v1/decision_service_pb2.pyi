@@ -199,6 +199,7 @@ class DecideResponse(_message.Message):
     MODEL_GAP_FIELD_NUMBER: _builtins.int
     CONSTRAINT_PRICES_FIELD_NUMBER: _builtins.int
     SENSITIVITIES_FIELD_NUMBER: _builtins.int
+    DECISION_ID_FIELD_NUMBER: _builtins.int
     objective: _builtins.float
     """Value of the asked risk measure at the decision."""
     expected_cost: _builtins.float
@@ -239,6 +240,10 @@ class DecideResponse(_message.Message):
     """Seed of the draw."""
     request_id: _builtins.str
     """The request's id, or the one the server made."""
+    decision_id: _builtins.str
+    """Under which the outcome can be recorded. Empty: the server keeps none, or
+    `validate_only`.
+    """
     @_builtins.property
     def decision(self) -> _containers.RepeatedCompositeFieldContainer[Global___DecisionVariable]:
         """Decision variables in the program's order. Empty with `validate_only`."""
@@ -321,14 +326,369 @@ class DecideResponse(_message.Message):
         model_gap: Global___ModelGap | None = ...,
         constraint_prices: _abc.Iterable[Global___ConstraintPrice] | None = ...,
         sensitivities: _abc.Iterable[Global___Sensitivity] | None = ...,
+        decision_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["durations", b"durations", "model", b"model", "model_gap", b"model_gap", "program", b"program", "scenarios", b"scenarios", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["constraint_prices", b"constraint_prices", "cost_cvar", b"cost_cvar", "cost_quantiles", b"cost_quantiles", "decision", b"decision", "durations", b"durations", "expected_cost", b"expected_cost", "expected_regret", b"expected_regret", "expected_regret_standard_error", b"expected_regret_standard_error", "expected_value_of_perfect_information", b"expected_value_of_perfect_information", "model", b"model", "model_gap", b"model_gap", "objective", b"objective", "program", b"program", "regret_cvar", b"regret_cvar", "regret_quantiles", b"regret_quantiles", "request_id", b"request_id", "scenario_count", b"scenario_count", "scenario_fingerprint", b"scenario_fingerprint", "scenarios", b"scenarios", "seed", b"seed", "sensitivities", b"sensitivities", "tail_level", b"tail_level", "value_of_stochastic_solution", b"value_of_stochastic_solution", "verdict", b"verdict", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["constraint_prices", b"constraint_prices", "cost_cvar", b"cost_cvar", "cost_quantiles", b"cost_quantiles", "decision", b"decision", "decision_id", b"decision_id", "durations", b"durations", "expected_cost", b"expected_cost", "expected_regret", b"expected_regret", "expected_regret_standard_error", b"expected_regret_standard_error", "expected_value_of_perfect_information", b"expected_value_of_perfect_information", "model", b"model", "model_gap", b"model_gap", "objective", b"objective", "program", b"program", "regret_cvar", b"regret_cvar", "regret_quantiles", b"regret_quantiles", "request_id", b"request_id", "scenario_count", b"scenario_count", "scenario_fingerprint", b"scenario_fingerprint", "scenarios", b"scenarios", "seed", b"seed", "sensitivities", b"sensitivities", "tail_level", b"tail_level", "value_of_stochastic_solution", b"value_of_stochastic_solution", "verdict", b"verdict", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DecideResponse: _TypeAlias = DecideResponse  # noqa: Y015
+
+@_typing.final
+class DecideUntilCertifiedRequest(_message.Message):
+    """Which decision to certify, and how."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_FIELD_NUMBER: _builtins.int
+    TARGET_GAP_FIELD_NUMBER: _builtins.int
+    TARGET_RELATIVE_GAP_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    DRAW_LIMIT_FIELD_NUMBER: _builtins.int
+    target_gap: _builtins.float
+    """Bound of the optimality gap to reach, in the currency of the program.
+    Zero: `target_relative_gap` counts. One of both must be positive.
+    """
+    target_relative_gap: _builtins.float
+    """The same relative to the size of `objective`, for example 0.01."""
+    confidence: _builtins.float
+    """Probability, in (0, 1), with which all bounds that are sent hold together
+    under the model's law. Zero, the default: 0.95.
+    """
+    draw_limit: _builtins.int
+    """Scenarios to draw in all, replications included, up to ten times the
+    server's limit of one request. Zero: 10,000 or that if it is less. All of
+    them are charged to the caller's quota at once.
+    """
+    @_builtins.property
+    def request(self) -> Global___DecideRequest:
+        """The question. `scenario_count` is the size of the first sample, zero: 50.
+        `own_scenarios`, `validate_only`, `gap_replication_count` and
+        `gap_confidence` must be left out, and the worst case cannot be certified.
+        """
+
+    def __init__(
+        self,
+        *,
+        request: Global___DecideRequest | None = ...,
+        target_gap: _builtins.float = ...,
+        target_relative_gap: _builtins.float = ...,
+        confidence: _builtins.float = ...,
+        draw_limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "draw_limit", b"draw_limit", "request", b"request", "target_gap", b"target_gap", "target_relative_gap", b"target_relative_gap"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecideUntilCertifiedRequest: _TypeAlias = DecideUntilCertifiedRequest  # noqa: Y015
+
+@_typing.final
+class DecideUntilCertifiedResponse(_message.Message):
+    """The best decision so far."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _StopReason:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StopReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[DecideUntilCertifiedResponse._StopReason.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STOP_REASON_UNSPECIFIED: DecideUntilCertifiedResponse._StopReason.ValueType  # 0
+        """More messages come."""
+        CERTIFIED: DecideUntilCertifiedResponse._StopReason.ValueType  # 1
+        """The bound is as small as asked for."""
+        DEADLINE_NEAR: DecideUntilCertifiedResponse._StopReason.ValueType  # 2
+        """The next sample would not be ready before the deadline."""
+        DRAWS_USED_UP: DecideUntilCertifiedResponse._StopReason.ValueType  # 3
+        """The next sample would take more draws than are left."""
+
+    class StopReason(_StopReason, metaclass=_StopReasonEnumTypeWrapper):
+        """Why no further message comes."""
+
+    STOP_REASON_UNSPECIFIED: DecideUntilCertifiedResponse.StopReason.ValueType  # 0
+    """More messages come."""
+    CERTIFIED: DecideUntilCertifiedResponse.StopReason.ValueType  # 1
+    """The bound is as small as asked for."""
+    DEADLINE_NEAR: DecideUntilCertifiedResponse.StopReason.ValueType  # 2
+    """The next sample would not be ready before the deadline."""
+    DRAWS_USED_UP: DecideUntilCertifiedResponse.StopReason.ValueType  # 3
+    """The next sample would take more draws than are left."""
+
+    BEST_FIELD_NUMBER: _builtins.int
+    MODEL_GAP_UPPER_BOUND_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    STAGE_COUNT_FIELD_NUMBER: _builtins.int
+    DRAW_COUNT_FIELD_NUMBER: _builtins.int
+    STOP_REASON_FIELD_NUMBER: _builtins.int
+    model_gap_upper_bound: _builtins.float
+    """With probability `confidence` the decision costs at most this much more,
+    in the asked risk measure and under the model's law (not the world's), than
+    the best one.
+    """
+    confidence: _builtins.float
+    """Probability with which the bounds of all messages hold together."""
+    stage_count: _builtins.int
+    """Samples so far."""
+    draw_count: _builtins.int
+    """Scenarios drawn so far, replications included."""
+    stop_reason: Global___DecideUntilCertifiedResponse.StopReason.ValueType
+    """Why this is the last message."""
+    @_builtins.property
+    def best(self) -> Global___DecideResponse:
+        """The decision whose bound is least so far, as Decide gives it, without
+        prices; its own `model_gap` holds at the confidence of its stage.
+        """
+
+    def __init__(
+        self,
+        *,
+        best: Global___DecideResponse | None = ...,
+        model_gap_upper_bound: _builtins.float = ...,
+        confidence: _builtins.float = ...,
+        stage_count: _builtins.int = ...,
+        draw_count: _builtins.int = ...,
+        stop_reason: Global___DecideUntilCertifiedResponse.StopReason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["best", b"best"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "confidence", b"confidence", "draw_count", b"draw_count", "model_gap_upper_bound", b"model_gap_upper_bound", "stage_count", b"stage_count", "stop_reason", b"stop_reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecideUntilCertifiedResponse: _TypeAlias = DecideUntilCertifiedResponse  # noqa: Y015
+
+@_typing.final
+class DecideStreamRequest(_message.Message):
+    """One of many questions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    correlation_id: _builtins.str
+    """Names the request in its answer: 1 to 64 letters, digits, dots, dashes and
+    underscores. Required; the caller's to keep unique.
+    """
+    @_builtins.property
+    def request(self) -> Global___DecideRequest:
+        """The question. Required."""
+
+    def __init__(
+        self,
+        *,
+        correlation_id: _builtins.str = ...,
+        request: Global___DecideRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecideStreamRequest: _TypeAlias = DecideStreamRequest  # noqa: Y015
+
+@_typing.final
+class DecideStreamResponse(_message.Message):
+    """The answer to one of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    correlation_id: _builtins.str
+    """As in its request."""
+    @_builtins.property
+    def response(self) -> Global___DecideResponse:
+        """The decision."""
+
+    @_builtins.property
+    def error(self) -> Global___StreamError:
+        """Why there is none; others go on."""
+
+    def __init__(
+        self,
+        *,
+        correlation_id: _builtins.str = ...,
+        response: Global___DecideResponse | None = ...,
+        error: Global___StreamError | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "response", b"response"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "error", b"error", "outcome", b"outcome", "response", b"response"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["response", "error"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___DecideStreamResponse: _TypeAlias = DecideStreamResponse  # noqa: Y015
+
+@_typing.final
+class StreamError(_message.Message):
+    """What the status of a call of its own would have been."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    INCIDENT_ID_FIELD_NUMBER: _builtins.int
+    code: _builtins.int
+    """Number of the canonical gRPC code."""
+    reason: _builtins.str
+    """Stable UPPER_SNAKE reason, as in google.rpc.ErrorInfo."""
+    message: _builtins.str
+    """What happened and what to do, for people."""
+    incident_id: _builtins.str
+    """Id under which the server's log has it."""
+    def __init__(
+        self,
+        *,
+        code: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        incident_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "incident_id", b"incident_id", "message", b"message", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamError: _TypeAlias = StreamError  # noqa: Y015
+
+@_typing.final
+class RecordOutcomeRequest(_message.Message):
+    """What really happened."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_ID_FIELD_NUMBER: _builtins.int
+    REALIZED_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    decision_id: _builtins.str
+    """`decision_id` of a DecideResponse. Required."""
+    request_id: _builtins.str
+    """Identifies the request, as in DecideRequest."""
+    @_builtins.property
+    def realized(self) -> Global___ScenarioSet:
+        """What came true: one path (1, T, F) of the model's series over the steps of
+        the decision. Probabilities are not read. Required.
+        """
+
+    def __init__(
+        self,
+        *,
+        decision_id: _builtins.str = ...,
+        realized: Global___ScenarioSet | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["realized", b"realized"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_id", b"decision_id", "realized", b"realized", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordOutcomeRequest: _TypeAlias = RecordOutcomeRequest  # noqa: Y015
+
+@_typing.final
+class RecordOutcomeResponse(_message.Message):
+    """What the decision was worth, as it is kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_ID_FIELD_NUMBER: _builtins.int
+    REALIZED_COST_FIELD_NUMBER: _builtins.int
+    REALIZED_REGRET_FIELD_NUMBER: _builtins.int
+    EXPECTED_COST_FIELD_NUMBER: _builtins.int
+    EXPECTED_REGRET_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    RECORD_TIME_FIELD_NUMBER: _builtins.int
+    COVERED_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    decision_id: _builtins.str
+    """The decision."""
+    realized_cost: _builtins.float
+    """Cost of the decision under what came true, in the currency of the program."""
+    realized_regret: _builtins.float
+    """That less the least possible cost under what came true."""
+    expected_cost: _builtins.float
+    """Cost that had been expected."""
+    expected_regret: _builtins.float
+    """Regret that had been expected."""
+    request_id: _builtins.str
+    """The request's id, or the one the server made."""
+    @_builtins.property
+    def model(self) -> Global___ModelReference:
+        """Model that had been answered with."""
+
+    @_builtins.property
+    def record_time(self) -> _timestamp_pb2.Timestamp:
+        """When the outcome was recorded."""
+
+    @_builtins.property
+    def covered(self) -> _containers.RepeatedCompositeFieldContainer[Global___CoveredShare]:
+        """How much of what came true lay at or below the scenarios' quantiles."""
+
+    def __init__(
+        self,
+        *,
+        decision_id: _builtins.str = ...,
+        realized_cost: _builtins.float = ...,
+        realized_regret: _builtins.float = ...,
+        expected_cost: _builtins.float = ...,
+        expected_regret: _builtins.float = ...,
+        model: Global___ModelReference | None = ...,
+        record_time: _timestamp_pb2.Timestamp | None = ...,
+        covered: _abc.Iterable[Global___CoveredShare] | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "record_time", b"record_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["covered", b"covered", "decision_id", b"decision_id", "expected_cost", b"expected_cost", "expected_regret", b"expected_regret", "model", b"model", "realized_cost", b"realized_cost", "realized_regret", b"realized_regret", "record_time", b"record_time", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordOutcomeResponse: _TypeAlias = RecordOutcomeResponse  # noqa: Y015
+
+@_typing.final
+class CoveredShare(_message.Message):
+    """How much of one series lay at or below a quantile of its scenarios."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERIES_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    EXPECTED_SHARE_FIELD_NUMBER: _builtins.int
+    series: _builtins.str
+    """Name of the series."""
+    level: _builtins.float
+    """Level of the quantile, in (0, 1)."""
+    share: _builtins.float
+    """Share of the steps, in [0, 1]."""
+    expected_share: _builtins.float
+    """Share to expect if the scenarios are right."""
+    def __init__(
+        self,
+        *,
+        series: _builtins.str = ...,
+        level: _builtins.float = ...,
+        share: _builtins.float = ...,
+        expected_share: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_share", b"expected_share", "level", b"level", "series", b"series", "share", b"share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CoveredShare: _TypeAlias = CoveredShare  # noqa: Y015
 
 @_typing.final
 class ModelGap(_message.Message):

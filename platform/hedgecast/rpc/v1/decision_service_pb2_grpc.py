@@ -54,6 +54,21 @@ class DecisionServiceStub:
                 request_serializer=hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.ExplainDecisionRequest.SerializeToString,
                 response_deserializer=hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.ExplainDecisionResponse.FromString,
                 _registered_method=True)
+        self.DecideUntilCertified = channel.unary_stream(
+                '/hedgecast.rpc.v1.DecisionService/DecideUntilCertified',
+                request_serializer=hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.DecideUntilCertifiedRequest.SerializeToString,
+                response_deserializer=hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.DecideUntilCertifiedResponse.FromString,
+                _registered_method=True)
+        self.DecideStream = channel.stream_stream(
+                '/hedgecast.rpc.v1.DecisionService/DecideStream',
+                request_serializer=hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.DecideStreamRequest.SerializeToString,
+                response_deserializer=hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.DecideStreamResponse.FromString,
+                _registered_method=True)
+        self.RecordOutcome = channel.unary_unary(
+                '/hedgecast.rpc.v1.DecisionService/RecordOutcome',
+                request_serializer=hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.RecordOutcomeRequest.SerializeToString,
+                response_deserializer=hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.RecordOutcomeResponse.FromString,
+                _registered_method=True)
 
 
 class DecisionServiceServicer:
@@ -98,6 +113,42 @@ class DecisionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DecideUntilCertified(self, request, context):
+        """Decisions on ever more scenarios, until the bound of the optimality gap is
+        as small as asked for, the deadline comes near or the draws are used up.
+        Every message has the best decision so far; who cancels keeps the last one.
+        Running short of time or draws is no error.
+
+        Errors: as Decide.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DecideStream(self, request_iterator, context):
+        """Many decisions on one call. Answers come as they are ready, in any order,
+        and name their request. A request that cannot be answered fails alone.
+
+        Errors of the whole call: UNAUTHENTICATED, PERMISSION_DENIED (the method),
+        RESOURCE_EXHAUSTED (no place for the call), INVALID_ARGUMENT (bytes that
+        are no message), DEADLINE_EXCEEDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordOutcome(self, request, context):
+        """What really happened after a decision. The answer is sent once it is on
+        the disk; the same outcome again gives the same answer.
+
+        Errors: NOT_FOUND (no such decision of the caller's is kept),
+        ALREADY_EXISTS (it has another outcome), INVALID_ARGUMENT (the outcome does
+        not fit the decision), FAILED_PRECONDITION (this server keeps no outcomes).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DecisionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -115,6 +166,21 @@ def add_DecisionServiceServicer_to_server(servicer, server):
                     servicer.ExplainDecision,
                     request_deserializer=hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.ExplainDecisionRequest.FromString,
                     response_serializer=hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.ExplainDecisionResponse.SerializeToString,
+            ),
+            'DecideUntilCertified': grpc.unary_stream_rpc_method_handler(
+                    servicer.DecideUntilCertified,
+                    request_deserializer=hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.DecideUntilCertifiedRequest.FromString,
+                    response_serializer=hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.DecideUntilCertifiedResponse.SerializeToString,
+            ),
+            'DecideStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.DecideStream,
+                    request_deserializer=hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.DecideStreamRequest.FromString,
+                    response_serializer=hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.DecideStreamResponse.SerializeToString,
+            ),
+            'RecordOutcome': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordOutcome,
+                    request_deserializer=hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.RecordOutcomeRequest.FromString,
+                    response_serializer=hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.RecordOutcomeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -203,6 +269,87 @@ class DecisionService:
             '/hedgecast.rpc.v1.DecisionService/ExplainDecision',
             hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.ExplainDecisionRequest.SerializeToString,
             hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.ExplainDecisionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DecideUntilCertified(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/hedgecast.rpc.v1.DecisionService/DecideUntilCertified',
+            hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.DecideUntilCertifiedRequest.SerializeToString,
+            hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.DecideUntilCertifiedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DecideStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/hedgecast.rpc.v1.DecisionService/DecideStream',
+            hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.DecideStreamRequest.SerializeToString,
+            hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.DecideStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordOutcome(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hedgecast.rpc.v1.DecisionService/RecordOutcome',
+            hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.RecordOutcomeRequest.SerializeToString,
+            hedgecast_dot_rpc_dot_v1_dot_decision__service__pb2.RecordOutcomeResponse.FromString,
             options,
             channel_credentials,
             insecure,

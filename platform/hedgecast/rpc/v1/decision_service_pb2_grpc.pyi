@@ -60,6 +60,30 @@ class DecisionServiceStub:
     Errors: as Decide; INVALID_ARGUMENT also where no solver has derivatives
     for the program.
     """
+    DecideUntilCertified: _grpc.UnaryStreamMultiCallable[_decision_service_pb2.DecideUntilCertifiedRequest, _decision_service_pb2.DecideUntilCertifiedResponse]
+    """Decisions on ever more scenarios, until the bound of the optimality gap is
+    as small as asked for, the deadline comes near or the draws are used up.
+    Every message has the best decision so far; who cancels keeps the last one.
+    Running short of time or draws is no error.
+
+    Errors: as Decide.
+    """
+    DecideStream: _grpc.StreamStreamMultiCallable[_decision_service_pb2.DecideStreamRequest, _decision_service_pb2.DecideStreamResponse]
+    """Many decisions on one call. Answers come as they are ready, in any order,
+    and name their request. A request that cannot be answered fails alone.
+
+    Errors of the whole call: UNAUTHENTICATED, PERMISSION_DENIED (the method),
+    RESOURCE_EXHAUSTED (no place for the call), INVALID_ARGUMENT (bytes that
+    are no message), DEADLINE_EXCEEDED.
+    """
+    RecordOutcome: _grpc.UnaryUnaryMultiCallable[_decision_service_pb2.RecordOutcomeRequest, _decision_service_pb2.RecordOutcomeResponse]
+    """What really happened after a decision. The answer is sent once it is on
+    the disk; the same outcome again gives the same answer.
+
+    Errors: NOT_FOUND (no such decision of the caller's is kept),
+    ALREADY_EXISTS (it has another outcome), INVALID_ARGUMENT (the outcome does
+    not fit the decision), FAILED_PRECONDITION (this server keeps no outcomes).
+    """
 
 @_typing.type_check_only
 class DecisionServiceAsyncStub(DecisionServiceStub):
@@ -92,6 +116,30 @@ class DecisionServiceAsyncStub(DecisionServiceStub):
 
     Errors: as Decide; INVALID_ARGUMENT also where no solver has derivatives
     for the program.
+    """
+    DecideUntilCertified: _aio.UnaryStreamMultiCallable[_decision_service_pb2.DecideUntilCertifiedRequest, _decision_service_pb2.DecideUntilCertifiedResponse]  # type: ignore[assignment]
+    """Decisions on ever more scenarios, until the bound of the optimality gap is
+    as small as asked for, the deadline comes near or the draws are used up.
+    Every message has the best decision so far; who cancels keeps the last one.
+    Running short of time or draws is no error.
+
+    Errors: as Decide.
+    """
+    DecideStream: _aio.StreamStreamMultiCallable[_decision_service_pb2.DecideStreamRequest, _decision_service_pb2.DecideStreamResponse]  # type: ignore[assignment]
+    """Many decisions on one call. Answers come as they are ready, in any order,
+    and name their request. A request that cannot be answered fails alone.
+
+    Errors of the whole call: UNAUTHENTICATED, PERMISSION_DENIED (the method),
+    RESOURCE_EXHAUSTED (no place for the call), INVALID_ARGUMENT (bytes that
+    are no message), DEADLINE_EXCEEDED.
+    """
+    RecordOutcome: _aio.UnaryUnaryMultiCallable[_decision_service_pb2.RecordOutcomeRequest, _decision_service_pb2.RecordOutcomeResponse]  # type: ignore[assignment]
+    """What really happened after a decision. The answer is sent once it is on
+    the disk; the same outcome again gives the same answer.
+
+    Errors: NOT_FOUND (no such decision of the caller's is kept),
+    ALREADY_EXISTS (it has another outcome), INVALID_ARGUMENT (the outcome does
+    not fit the decision), FAILED_PRECONDITION (this server keeps no outcomes).
     """
 
 class DecisionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -140,6 +188,48 @@ class DecisionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: as Decide; INVALID_ARGUMENT also where no solver has derivatives
         for the program.
+        """
+
+    @_abc_1.abstractmethod
+    def DecideUntilCertified(
+        self,
+        request: _decision_service_pb2.DecideUntilCertifiedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_decision_service_pb2.DecideUntilCertifiedResponse], _abc.AsyncIterator[_decision_service_pb2.DecideUntilCertifiedResponse]]:
+        """Decisions on ever more scenarios, until the bound of the optimality gap is
+        as small as asked for, the deadline comes near or the draws are used up.
+        Every message has the best decision so far; who cancels keeps the last one.
+        Running short of time or draws is no error.
+
+        Errors: as Decide.
+        """
+
+    @_abc_1.abstractmethod
+    def DecideStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_decision_service_pb2.DecideStreamRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_decision_service_pb2.DecideStreamResponse], _abc.AsyncIterator[_decision_service_pb2.DecideStreamResponse]]:
+        """Many decisions on one call. Answers come as they are ready, in any order,
+        and name their request. A request that cannot be answered fails alone.
+
+        Errors of the whole call: UNAUTHENTICATED, PERMISSION_DENIED (the method),
+        RESOURCE_EXHAUSTED (no place for the call), INVALID_ARGUMENT (bytes that
+        are no message), DEADLINE_EXCEEDED.
+        """
+
+    @_abc_1.abstractmethod
+    def RecordOutcome(
+        self,
+        request: _decision_service_pb2.RecordOutcomeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_decision_service_pb2.RecordOutcomeResponse, _abc.Awaitable[_decision_service_pb2.RecordOutcomeResponse]]:
+        """What really happened after a decision. The answer is sent once it is on
+        the disk; the same outcome again gives the same answer.
+
+        Errors: NOT_FOUND (no such decision of the caller's is kept),
+        ALREADY_EXISTS (it has another outcome), INVALID_ARGUMENT (the outcome does
+        not fit the decision), FAILED_PRECONDITION (this server keeps no outcomes).
         """
 
 def add_DecisionServiceServicer_to_server(servicer: DecisionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

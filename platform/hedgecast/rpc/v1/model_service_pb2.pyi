@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from hedgecast.rpc.v1 import decision_service_pb2 as _decision_service_pb2
 import builtins as _builtins
 import sys
@@ -277,3 +278,244 @@ class ArraySpec(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ArraySpec: _TypeAlias = ArraySpec  # noqa: Y015
+
+@_typing.final
+class GetModelPerformanceRequest(_message.Message):
+    """Which model's performance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Model, as in GetModelRequest. Required."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetModelPerformanceRequest: _TypeAlias = GetModelPerformanceRequest  # noqa: Y015
+
+@_typing.final
+class ModelPerformance(_message.Message):
+    """Rolling figures of one model version over its latest outcomes, at most
+    1,000. Money is in the currency of the program.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ModelPerformance._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: ModelPerformance._State.ValueType  # 0
+        """Never sent."""
+        TOO_FEW: ModelPerformance._State.ValueType  # 1
+        """Too few outcomes to say."""
+        IN_BAND: ModelPerformance._State.ValueType  # 2
+        """Every coverage lies in its band."""
+        OUT_OF_BAND: ModelPerformance._State.ValueType  # 3
+        """A coverage lies outside its band: answers of this version carry a
+        warning.
+        """
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """Whether what came true fits the scenarios."""
+
+    STATE_UNSPECIFIED: ModelPerformance.State.ValueType  # 0
+    """Never sent."""
+    TOO_FEW: ModelPerformance.State.ValueType  # 1
+    """Too few outcomes to say."""
+    IN_BAND: ModelPerformance.State.ValueType  # 2
+    """Every coverage lies in its band."""
+    OUT_OF_BAND: ModelPerformance.State.ValueType  # 3
+    """A coverage lies outside its band: answers of this version carry a
+    warning.
+    """
+
+    NAME_FIELD_NUMBER: _builtins.int
+    OUTCOME_COUNT_FIELD_NUMBER: _builtins.int
+    REGRET_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
+    REGRET_EXCESS_FIELD_NUMBER: _builtins.int
+    COST_EXCESS_FIELD_NUMBER: _builtins.int
+    COVERAGES_FIELD_NUMBER: _builtins.int
+    DRIFT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    WARNING_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """NAME@VERSION."""
+    outcome_count: _builtins.int
+    """Outcomes recorded in all."""
+    state: Global___ModelPerformance.State.ValueType
+    """Of all coverages together."""
+    warning: _builtins.str
+    """The alarm as a sentence. Empty: there is none."""
+    @_builtins.property
+    def regret(self) -> Global___SeriesMean:
+        """Realized regret."""
+
+    @_builtins.property
+    def cost(self) -> Global___SeriesMean:
+        """Realized cost."""
+
+    @_builtins.property
+    def regret_excess(self) -> Global___SeriesMean:
+        """Realized regret less what had been expected."""
+
+    @_builtins.property
+    def cost_excess(self) -> Global___SeriesMean:
+        """Realized cost less what had been expected."""
+
+    @_builtins.property
+    def coverages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Coverage]:
+        """Coverage of each series at each level."""
+
+    @_builtins.property
+    def drift(self) -> Global___Drift:
+        """Whether realized costs lie elsewhere in their laws than before."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        outcome_count: _builtins.int = ...,
+        regret: Global___SeriesMean | None = ...,
+        cost: Global___SeriesMean | None = ...,
+        regret_excess: Global___SeriesMean | None = ...,
+        cost_excess: Global___SeriesMean | None = ...,
+        coverages: _abc.Iterable[Global___Coverage] | None = ...,
+        drift: Global___Drift | None = ...,
+        state: Global___ModelPerformance.State.ValueType = ...,
+        warning: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "cost_excess", b"cost_excess", "drift", b"drift", "regret", b"regret", "regret_excess", b"regret_excess"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "cost_excess", b"cost_excess", "coverages", b"coverages", "drift", b"drift", "name", b"name", "outcome_count", b"outcome_count", "regret", b"regret", "regret_excess", b"regret_excess", "state", b"state", "warning", b"warning"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelPerformance: _TypeAlias = ModelPerformance  # noqa: Y015
+
+@_typing.final
+class SeriesMean(_message.Message):
+    """A mean over outcomes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEAN_FIELD_NUMBER: _builtins.int
+    STANDARD_ERROR_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    mean: _builtins.float
+    """The mean."""
+    standard_error: _builtins.float
+    """Its standard error, which allows for outcomes that follow each other. NaN:
+    too few.
+    """
+    count: _builtins.int
+    """Outcomes."""
+    def __init__(
+        self,
+        *,
+        mean: _builtins.float = ...,
+        standard_error: _builtins.float = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "mean", b"mean", "standard_error", b"standard_error"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SeriesMean: _TypeAlias = SeriesMean  # noqa: Y015
+
+@_typing.final
+class Coverage(_message.Message):
+    """How often what came true lay at or below a quantile."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERIES_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    EXPECTED_SHARE_FIELD_NUMBER: _builtins.int
+    COVERED_SHARE_FIELD_NUMBER: _builtins.int
+    LOWER_BOUND_FIELD_NUMBER: _builtins.int
+    UPPER_BOUND_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    series: _builtins.str
+    """Name of the series, or "cost"."""
+    level: _builtins.float
+    """Level of the quantile, in (0, 1)."""
+    expected_share: _builtins.float
+    """Share to expect if the scenarios are right."""
+    covered_share: _builtins.float
+    """Share that was found."""
+    lower_bound: _builtins.float
+    """Lower end of the band that `covered_share` lies in if they are right."""
+    upper_bound: _builtins.float
+    """Upper end of that band."""
+    state: Global___ModelPerformance.State.ValueType
+    """Whether there are enough outcomes and where the share lies."""
+    def __init__(
+        self,
+        *,
+        series: _builtins.str = ...,
+        level: _builtins.float = ...,
+        expected_share: _builtins.float = ...,
+        covered_share: _builtins.float = ...,
+        lower_bound: _builtins.float = ...,
+        upper_bound: _builtins.float = ...,
+        state: Global___ModelPerformance.State.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["covered_share", b"covered_share", "expected_share", b"expected_share", "level", b"level", "lower_bound", b"lower_bound", "series", b"series", "state", b"state", "upper_bound", b"upper_bound"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Coverage: _TypeAlias = Coverage  # noqa: Y015
+
+@_typing.final
+class Drift(_message.Message):
+    """Recent outcomes against earlier ones."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOCATION_FIELD_NUMBER: _builtins.int
+    SPREAD_FIELD_NUMBER: _builtins.int
+    P_VALUE_FIELD_NUMBER: _builtins.int
+    DRIFTED_FIELD_NUMBER: _builtins.int
+    location: _builtins.float
+    """Mean level of recent costs in their laws less that of earlier ones.
+    Positive: costs come out higher than they did.
+    """
+    spread: _builtins.float
+    """Mean distance of that level from one half, recent less earlier. Positive:
+    more surprises.
+    """
+    p_value: _builtins.float
+    """p-value of the larger of both. NaN: too few outcomes."""
+    drifted: _builtins.bool
+    """Whether it is an alarm."""
+    def __init__(
+        self,
+        *,
+        location: _builtins.float = ...,
+        spread: _builtins.float = ...,
+        p_value: _builtins.float = ...,
+        drifted: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drifted", b"drifted", "location", b"location", "p_value", b"p_value", "spread", b"spread"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Drift: _TypeAlias = Drift  # noqa: Y015

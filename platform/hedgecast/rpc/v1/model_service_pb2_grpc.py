@@ -45,6 +45,11 @@ class ModelServiceStub:
                 request_serializer=hedgecast_dot_rpc_dot_v1_dot_model__service__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=hedgecast_dot_rpc_dot_v1_dot_model__service__pb2.Model.FromString,
                 _registered_method=True)
+        self.GetModelPerformance = channel.unary_unary(
+                '/hedgecast.rpc.v1.ModelService/GetModelPerformance',
+                request_serializer=hedgecast_dot_rpc_dot_v1_dot_model__service__pb2.GetModelPerformanceRequest.SerializeToString,
+                response_deserializer=hedgecast_dot_rpc_dot_v1_dot_model__service__pb2.ModelPerformance.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer:
@@ -65,6 +70,15 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetModelPerformance(self, request, context):
+        """What decisions of one model version were worth by their recorded outcomes.
+        NOT_FOUND where none is recorded; FAILED_PRECONDITION where this server
+        keeps no outcomes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +91,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.GetModel,
                     request_deserializer=hedgecast_dot_rpc_dot_v1_dot_model__service__pb2.GetModelRequest.FromString,
                     response_serializer=hedgecast_dot_rpc_dot_v1_dot_model__service__pb2.Model.SerializeToString,
+            ),
+            'GetModelPerformance': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetModelPerformance,
+                    request_deserializer=hedgecast_dot_rpc_dot_v1_dot_model__service__pb2.GetModelPerformanceRequest.FromString,
+                    response_serializer=hedgecast_dot_rpc_dot_v1_dot_model__service__pb2.ModelPerformance.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +153,33 @@ class ModelService:
             '/hedgecast.rpc.v1.ModelService/GetModel',
             hedgecast_dot_rpc_dot_v1_dot_model__service__pb2.GetModelRequest.SerializeToString,
             hedgecast_dot_rpc_dot_v1_dot_model__service__pb2.Model.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetModelPerformance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hedgecast.rpc.v1.ModelService/GetModelPerformance',
+            hedgecast_dot_rpc_dot_v1_dot_model__service__pb2.GetModelPerformanceRequest.SerializeToString,
+            hedgecast_dot_rpc_dot_v1_dot_model__service__pb2.ModelPerformance.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,11 @@ class ModelServiceStub:
     """All served models, by name and version."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_service_pb2.Model]
     """One model. NOT_FOUND where it is not served."""
+    GetModelPerformance: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetModelPerformanceRequest, _model_service_pb2.ModelPerformance]
+    """What decisions of one model version were worth by their recorded outcomes.
+    NOT_FOUND where none is recorded; FAILED_PRECONDITION where this server
+    keeps no outcomes.
+    """
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
@@ -47,6 +52,11 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """All served models, by name and version."""
     GetModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_service_pb2.Model]  # type: ignore[assignment]
     """One model. NOT_FOUND where it is not served."""
+    GetModelPerformance: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelPerformanceRequest, _model_service_pb2.ModelPerformance]  # type: ignore[assignment]
+    """What decisions of one model version were worth by their recorded outcomes.
+    NOT_FOUND where none is recorded; FAILED_PRECONDITION where this server
+    keeps no outcomes.
+    """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     """Describes the served models. Promotion is not offered here."""
@@ -66,5 +76,16 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.Model, _abc.Awaitable[_model_service_pb2.Model]]:
         """One model. NOT_FOUND where it is not served."""
+
+    @_abc_1.abstractmethod
+    def GetModelPerformance(
+        self,
+        request: _model_service_pb2.GetModelPerformanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.ModelPerformance, _abc.Awaitable[_model_service_pb2.ModelPerformance]]:
+        """What decisions of one model version were worth by their recorded outcomes.
+        NOT_FOUND where none is recorded; FAILED_PRECONDITION where this server
+        keeps no outcomes.
+        """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

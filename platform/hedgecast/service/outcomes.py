@@ -1,0 +1,265 @@
+"""Decisions that were answered and what came of them, as the servicers need it.
+
+The store waits for the disk, so its calls go to a thread of their own: one, since it takes one writer at a
+time anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import datetime
+import math
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Self, TypeVar
+
+import numpy as np
+
+from hedgecast.core.errors import DecisionNotFoundError, InfeasibleError, ModelNotFoundError, NotOfferedError
+from hedgecast.outcomes import DecisionRecord, OutcomeRecord, OutcomeStore, Performance, performance_of
+from hedgecast.programs.risk import EXPECTATION
+from hedgecast.rpc.codec import EMPTY_ROWS
+from hedgecast.service.answers import DecideAnswer, EvaluateAnswer, Scenarios
+from hedgecast.service.backend import DecisionBackend
+from hedgecast.service.models import ModelDescription
+from hedgecast.service.queries import Candidate, DecideQuery, EvaluateQuery
+from hedgecast.service.settings import ServiceSettings
+
+_T = TypeVar("_T")
+_CONFIDENCE = 0.95
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Settled:
+    """An outcome as it is kept, and its decision."""
+
+    decision: DecisionRecord
+    outcome: OutcomeRecord
+
+
+class OutcomeBook:
+    """Keeps decisions and their outcomes, where the settings name a folder.
+
+    Parameters
+    ----------
+    store : OutcomeStore, optional
+        None: nothing is kept, and asking is refused.
+    told : callable
+        Told of a model version's performance, NAME@VERSION first, whenever it changes.
+    """
+
+    def __init__(
+        self, store: OutcomeStore | None, told: Callable[[str, Performance], None] = lambda *_: None
+    ) -> None:
+        self._store = store
+        self._told = told
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="outcomes")
+        self._warnings: dict[str, str] = {}
+        if store is not None:
+            for key, figures in store.figures().items():
+                self._note("@".join(key), performance_of(figures))
+
+    @classmethod
+    def of(cls, settings: ServiceSettings, told: Callable[[str, Performance], None]) -> Self:
+        """The book of the folder that the settings name.
+
+        Raises
+        ------
+        HedgecastError
+            Another server has the folder, or it is damaged.
+        """
+        folder = settings.outcomes_folder
+        return cls(None if folder is None else OutcomeStore(folder), told)
+
+    @property
+    def keeping(self) -> bool:
+        """Whether decisions are kept."""
+        return self._store is not None
+
+    def close(self) -> None:
+        """Finish what is under way and let the folder go."""
+        self._pool.shutdown()
+        if self._store is not None:
+            self._store.close()
+
+    def warning(self, model: str) -> str:
+        """The alarm of a model version, NAME@VERSION; empty: there is none."""
+        return self._warnings.get(model, "")
+
+    async def keep(self, query: DecideQuery, answer: DecideAnswer, principal: str) -> str:
+        """Keep an answered decision; its id comes back, empty where it is not one that can be kept.
+
+        Raises
+        ------
+        OutcomeConflictError
+            The request id belongs to another decision.
+        HedgecastError
+            As `OutcomeStore.keep`.
+        """
+        if self._store is None or answer.solution is None or answer.solution.bands is None:
+            return ""
+        record = _record(query, answer, principal)
+        kept = await self._run(lambda store: store.keep(record))
+        return kept.decision_id
+
+    async def settle(
+        self,
+        decision_id: str,
+        realized: Scenarios,
+        *,
+        principal: str,
+        request_id: str,
+        deadline_seconds: float,
+        backend: DecisionBackend,
+    ) -> Settled:
+        """Work out what a decision was worth under what came true, and keep it.
+
+        Raises
+        ------
+        NotOfferedError
+            No folder is set.
+        DecisionNotFoundError
+            The principal has no such decision.
+        HedgecastError
+            What came true does not fit, or as `OutcomeStore.record`.
+        """
+        decision = await self._run(lambda store: store.decision(decision_id))
+        if decision.principal != principal:
+            # Not told apart from one that does not exist.
+            raise DecisionNotFoundError(f"no decision {decision_id!r} is kept", field="decision_id")
+        model = served_for(decision, await backend.models())
+        query = _realized_query(model, decision, realized, request_id, deadline_seconds)
+        answer: EvaluateAnswer = await backend.answer(query)
+        plan = answer.evaluations[0]
+        if not math.isfinite(plan.expected_cost):
+            broken = "; ".join(violation.constraint for violation in plan.violations)
+            raise InfeasibleError(
+                f"the decision had no recourse under what came true: {broken}; its cost cannot be stated",
+                field="realized",
+            )
+        series = {name: realized.paths[0, :, index] for index, name in enumerate(realized.names)}
+        outcome = OutcomeRecord.of(
+            decision,
+            realized=series,
+            cost=plan.expected_cost,
+            regret=plan.expected_regret,
+            recorded_at=datetime.datetime.now(datetime.UTC),
+            request_id=request_id,
+            principal=principal,
+        )
+        kept = await self._run(lambda store: store.record(decision_id, outcome))
+        await self._refresh(decision)
+        return Settled(decision=decision, outcome=kept)
+
+    async def performance(self, model: ModelDescription) -> Performance:
+        """The figures of one model version.
+
+        Raises
+        ------
+        NotOfferedError
+            No folder is set.
+        DecisionNotFoundError
+            It has no outcomes.
+        """
+        figures = await self._run(lambda store: store.figures())
+        found = figures.get((model.name, model.version))
+        if found is None:
+            raise DecisionNotFoundError(
+                f"no outcome of {model.full_name} is recorded: RecordOutcome does that", field="name"
+            )
+        return performance_of(found)
+
+    async def _refresh(self, decision: DecisionRecord) -> None:
+        figures = await self._run(lambda store: store.figures())
+        key = (decision.model, decision.model_version)
+        self._note("@".join(key), performance_of(figures[key]))
+
+    def _note(self, model: str, performance: Performance) -> None:
+        self._warnings[model] = performance.warning
+        self._told(model, performance)
+
+    async def _run(self, work: Callable[[OutcomeStore], _T]) -> _T:
+        store = self._store
+        if store is None:
+            raise NotOfferedError(
+                "this server keeps no outcomes: its operator sets HEDGECAST_OUTCOMES_FOLDER",
+                setting="outcomes_folder",
+            )
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work, store)
+
+
+def _record(query: DecideQuery, answer: DecideAnswer, principal: str) -> DecisionRecord:
+    solution, model = answer.solution, answer.model
+    assert solution is not None
+    assert solution.bands is not None
+    return DecisionRecord(
+        decision_id=str(uuid.uuid4()),
+        request_id=query.request_id,
+        principal=principal,
+        model=model.name,
+        model_version=model.version,
+        program=model.program.name,
+        program_version=model.program.version,
+        issued_at=datetime.datetime.now(datetime.UTC),
+        fingerprint=solution.scenario_fingerprint,
+        seed=query.seed,
+        given=_arrays(query.given),
+        decision={array.name: array.values for array in solution.decision},
+        expected_cost=solution.statistics.expected_cost,
+        expected_regret=solution.statistics.expected_regret,
+        risk="" if query.risk.neutral else str(query.risk),
+        cost=solution.bands.cost,
+        bands=solution.bands.series,
+    )
+
+
+def served_for(decision: DecisionRecord, models: Sequence[ModelDescription]) -> ModelDescription:
+    """A served model with the decision's program: its own version, or another of its name.
+
+    Costs are the program's alone, so that outcomes can be recorded after a new version took over.
+
+    Raises
+    ------
+    ModelNotFoundError
+        There is none.
+    """
+    alike = [
+        model for model in models if (model.name, model.program.name) == (decision.model, decision.program)
+    ]
+    exact = [model for model in alike if model.version == decision.model_version]
+    if not alike:
+        raise ModelNotFoundError(
+            f"no version of {decision.model} with program {decision.program} is served any more: its costs "
+            "cannot be worked out",
+            model=decision.model,
+        )
+    return (exact or alike)[0]
+
+
+def _realized_query(
+    model: ModelDescription,
+    decision: DecisionRecord,
+    realized: Scenarios,
+    request_id: str,
+    deadline_seconds: float,
+) -> EvaluateQuery:
+    return EvaluateQuery(
+        model=model.full_name,
+        history=EMPTY_ROWS,
+        known=EMPTY_ROWS,
+        given=_arrays(decision.given),
+        own=realized,
+        scenario_count=1,
+        seed=0,
+        risk=EXPECTATION,
+        request_id=request_id,
+        deadline_seconds=deadline_seconds,
+        candidates=(Candidate(label=decision.decision_id, values=_arrays(decision.decision)),),
+        confidence=_CONFIDENCE,
+    )
+
+
+def _arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(values, np.float64) for name, values in arrays.items()}
