@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hedgecast.decisions.block_factor import BlockIndex
 from hedgecast.decisions.block_numbers import Numbers
-from hedgecast.decisions.interior_point import Newton
+from hedgecast.decisions.interior_point import EQUALITY_REGULARIZATION, Newton
 from hedgecast.decisions.iterates import Iterate, Outcome, Quality, Residuals
 from hedgecast.programs.risk import EXPECTATION, Risk
 
@@ -28,6 +28,9 @@ _CENTRAL = {torch.float64: 1e-7, torch.float32: 1e-2}
 # Inequalities are relaxed by this share of the tolerance, relative to each right-hand side, so that rows
 # that meet (a demand of zero between zero and zero) leave an interior.
 _RELAXATION = 1e-3
+# A step that is no number is taken again with this many times the regularization, up to the most of it.
+_MORE_REGULARIZATION = 100.0
+_LEAST_AND_MOST_REGULARIZATION = (1e-9, 1e-4)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +98,10 @@ class _Batch:
         self.members = torch.arange(B, device=device)
         scale = newton.numbers.cost_scale
         self.floor = scale * limits.smoothing if limits.smoothing is not None else torch.zeros_like(scale)
+        # What single precision cannot do is solved again in double.
+        rows = newton.numbers.W.shape[0] > 0 and scale.dtype == torch.float64
+        self.regularization = torch.full_like(scale, EQUALITY_REGULARIZATION if rows else 0.0)
+        self.before = point
         self.stalled = torch.zeros(B, dtype=torch.int64, device=device)
         self.waiting = torch.zeros_like(self.stalled)
         self.best = torch.full_like(scale, torch.inf)
@@ -110,9 +117,12 @@ class _Batch:
         for iteration in range(self.limits.max_iterations + 1):
             residuals = self.newton.residuals(self.point)
             quality = self.newton.quality(self.point, residuals)
+            if self._recover(quality):
+                residuals = self.newton.residuals(self.point)
+                quality = self.newton.quality(self.point, residuals)
             self._note_central(quality)
             done = self._done(quality)
-            broken = ~torch.isfinite(quality.primal + quality.dual + quality.gap) | self._hopeless(quality)
+            broken = _lost(quality) | self._hopeless(quality)
             last = iteration == self.limits.max_iterations
             leaving = torch.ones_like(done) if last else done | broken
             if bool(leaving.any()):
@@ -126,6 +136,17 @@ class _Batch:
         return Outcome(
             self.result, self.central, self.quality, self.converged, self.central_found, self.iterations
         )
+
+    def _recover(self, quality: Quality) -> bool:
+        """Take members whose last step was no number back to before it, to be regularized more."""
+        least, most = _LEAST_AND_MOST_REGULARIZATION
+        lost = _lost(quality) & (self.regularization < most)
+        if not bool(lost.any()):
+            return False
+        more = self.regularization.clamp(min=least) * _MORE_REGULARIZATION
+        self.regularization = torch.where(lost, more, self.regularization)
+        self.point = _choose(lost, self.before, self.point)
+        return True
 
     def _done(self, quality: Quality) -> Tensor:
         scale = self.newton.numbers.cost_scale
@@ -183,14 +204,15 @@ class _Batch:
         self.converged[gone] = done[chosen]
         self.iterations[gone] = iteration
         stay = (~leaving).nonzero()[:, 0]
-        for name in ("members", "floor", "stalled", "waiting", "best", "least_gap"):
+        for name in ("members", "floor", "regularization", "stalled", "waiting", "best", "least_gap"):
             setattr(self, name, getattr(self, name)[stay])
         if stay.numel():
             self.newton, self.point = self.newton.select(stay), self.point.select(stay)
 
     def _step(self, residuals: Residuals, quality: Quality) -> None:
         newton, point = self.newton, self.point
-        factors = newton.factorize(point)
+        self.before = point
+        factors = newton.factorize(point, self.regularization)
         products = {
             pair.slack: getattr(point, pair.slack) * getattr(point, pair.multiplier) for pair in newton.pairs
         }
@@ -238,6 +260,10 @@ class _Batch:
         assert drift is not None
         newton.absorb(moved, drift - (1.0 - length)[:, None] * residuals.t)
         return moved
+
+
+def _lost(quality: Quality) -> Tensor:
+    return ~torch.isfinite(quality.primal + quality.dual + quality.gap)
 
 
 def _spread(per_member: Tensor, slack: str) -> Tensor:

@@ -23,6 +23,7 @@ from torch import Tensor
 from hedgecast.decisions.block_factor import BlockIndex
 from hedgecast.decisions.block_numbers import Numbers
 from hedgecast.decisions.central_path import Limits, follow_central_path, replace_members
+from hedgecast.decisions.interior_point import EQUALITY_REGULARIZATION
 from hedgecast.decisions.iterates import Iterate, Outcome, Point, Quality
 from hedgecast.decisions.kernels_adjoint import Adjoint, adjoint_contexts
 from hedgecast.decisions.kernels_context import Report, Results, Settings, solve_contexts
@@ -43,7 +44,7 @@ from hedgecast.programs.risk import EXPECTATION, Risk
 
 FloatArray = npt.NDArray[np.float64]
 
-_REGULARIZATION = 1e-9
+_REGULARIZATION = 1e-9  # EQUALITY_REGULARIZATION in blocks with equality rows
 # The adjoint is not refined as it is on tensors: it makes do with less.
 _ADJOINT_REGULARIZATION = 1e-12
 # Scenarios side by side. Reading the index lists costs a tile as much as 15 of them (measured on schedules:
@@ -244,7 +245,8 @@ class CompiledSolver:
             self._settle(result, warm.barrier)
         elif warm is not None and not self.deterministic:
             CompiledPoint(self.numbers.num_scenarios, result).put(torch.arange(B), warm)
-        settings = Settings(limits.tolerance, limits.max_iterations, limits.smoothing or 0.0, _REGULARIZATION)
+        regularization = EQUALITY_REGULARIZATION if self.pattern.num_equalities else _REGULARIZATION
+        settings = Settings(limits.tolerance, limits.max_iterations, limits.smoothing or 0.0, regularization)
         if self.deterministic:
             lane_result, lane_central = _by_program(result), _by_program(central)
             lane_report = LaneReport(*report[1:])

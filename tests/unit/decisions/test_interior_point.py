@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hedgecast.decisions.structured import StructuredBackend
-from hedgecast.programs.catalog import portfolio
+from hedgecast.programs.catalog import freight_routing, portfolio
 from hedgecast.programs.solution import Verdict
 
 
@@ -104,3 +104,30 @@ def test_the_gap_is_in_units_of_one_plus_the_objective(structured, problems, mon
     # Costs far below one are solved to their own units.
     torch.testing.assert_close(found.objective / money, plain, rtol=1e-5, atol=1e-6)
     assert (found.gap <= 1e-7).all()
+
+
+def weeks_of_freight(seed, num_scenarios, members):
+    """Blocks of a freight program whose arrivals (B, S, 16) are zero half of the time, else lognormal."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (16, num_scenarios, 16)
+    size = torch.exp(1.5 * torch.randn(*shape, generator=generator, dtype=torch.float64))
+    came = torch.rand(*shape, generator=generator, dtype=torch.float64) < 0.5
+    program = freight_routing.build(
+        4, lateness_cost=0.0, planned_tonnes=0.0, max_route_tonnes=100.0, max_truck_tonnes=200.0
+    )
+    inputs = program.inputs((5.0 * size * came)[members], None, None)
+    return program.template.instantiate(inputs.uncertain, inputs.given), inputs.probabilities
+
+
+@pytest.mark.parametrize(("seed", "num_scenarios", "members"), [(0, 50, [6, 2, 9]), (1, 200, [1])])
+def test_freight_is_solved_to_the_default_tolerance(structured, problems, seed, num_scenarios, members):
+    # Costs of thousands, idle lanes and equality rows: pivots of 1e-4 are left of terms of 1e12. Taken at
+    # their word, they ended in steps of 1e80 and no decision.
+    problem, p = weeks_of_freight(seed, num_scenarios, members)
+    assert problem.W.shape[0] > 0
+    found = structured.solve_blocks(problem, p, tolerance=1e-8)
+    assert (found.verdicts == Verdict.OPTIMAL).all()
+    assert int(found.iterations.max()) <= 40
+    for member in range(len(members)):
+        value, _ = problems.clarabel(problem, p, member)
+        assert float(found.objective[member]) == pytest.approx(value, rel=1e-7)
