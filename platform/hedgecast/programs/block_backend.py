@@ -190,6 +190,10 @@ class BlockLayer(nn.Module):
     def forward(self, inputs: Inputs, benchmarks: Tensor | None) -> tuple[Tensor, Tensor]:
         """Decisions (B, N) and verdicts (B,)."""
         key = (inputs.uncertain.shape, inputs.uncertain.dtype, inputs.uncertain.device)
+        tensors = (inputs.uncertain, inputs.probabilities, inputs.given, benchmarks)
+        differentiable = torch.is_grad_enabled() and any(
+            tensor is not None and tensor.requires_grad for tensor in tensors
+        )
         last_key, last = getattr(self._last, "solution", (None, None))
         found = self.blocks.solve_blocks(
             self.template.instantiate(inputs.uncertain, inputs.given),
@@ -198,7 +202,8 @@ class BlockLayer(nn.Module):
             benchmarks=benchmarks,
             tolerance=self.tolerance or _GRADIENT_TOLERANCE[inputs.uncertain.dtype],
             max_iterations=MAX_ITERATIONS,
-            smoothing=self.smoothing,
+            # The smoothed point serves derivatives alone; the decision is the exact solution either way.
+            smoothing=self.smoothing if differentiable else 0.0,
             warm_start=last if last_key == key else None,
         )
         if self.warm_start:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hedgecast.core.errors import ProgramError
+from hedgecast.programs.layer import DecisionLayer
 from hedgecast.programs.program import TwoStageProgram
 from hedgecast.programs.risk import Risk
 from hedgecast.programs.solution import Verdict
@@ -148,3 +149,30 @@ def test_eight_threads_share_one_layer(warm_start: bool) -> None:
 def test_a_backend_without_warm_start_says_so() -> None:
     with pytest.raises(ProgramError, match="'cvxpylayers' has no warm start"):
         smooth().layer(backend="cvxpylayers", warm_start=True)
+
+
+@pytest.mark.parametrize("how", ["no_grad", "detached"])
+def test_without_derivatives_nothing_is_smoothed(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = smooth()
+    layer = program.layer(smoothing=0.05, backend="structured")
+    assert isinstance(layer, DecisionLayer)
+    blocks, seen = layer.inner.blocks, []
+
+    def spy(*args: object, **kwargs: object) -> object:
+        seen.append(kwargs["smoothing"])
+        return type(blocks).solve_blocks(blocks, *args, **kwargs)
+
+    monkeypatch.setattr(blocks, "solve_blocks", spy)
+    y, weights, limit = arguments()
+    smoothed = layer(y, weights, {"limit": limit})
+    if how == "no_grad":
+        with torch.no_grad():
+            plain = layer(y, weights, {"limit": limit})
+    else:
+        plain = layer(y.detach(), weights.detach(), {"limit": limit.detach()})
+    assert seen == [0.05, 0.0]
+    assert not plain.requires_grad
+    torch.testing.assert_close(plain, smoothed.detach(), rtol=0, atol=1e-6)
+    # One input that asks is enough.
+    layer(y.detach(), weights.detach(), {"limit": limit})
+    assert seen[2] == 0.05
