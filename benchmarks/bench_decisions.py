@@ -75,10 +75,28 @@ def _run(name: str, options: argparse.Namespace) -> None:
         found = {**_script(entry.script)(options.seeds or entry.seeds), **machine()}
     else:
         found = _compare(name, entry, options)
-    found = {"task": name, "command": " ".join(["python", *sys.argv]), **found}
+    found = {"task": name, "command": " ".join(["python", *map(_relative, sys.argv)]), **found}
     path = HERE / "results" / f"decisions_{name}.json"
     path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     CONSOLE.print(f"written: {path.relative_to(HERE.parent)}")
+
+
+def _portable(value: Any) -> Any:
+    """The same record with paths that mean something on other machines: see `_relative`."""
+    if isinstance(value, dict):
+        return {key: _portable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_portable(item) for item in value]
+    return _relative(value) if isinstance(value, str) else value
+
+
+def _relative(text: str) -> str:
+    """Paths in the checkout from its root, of tables and other files the name alone; other text as it is."""
+    if not os.path.isabs(text):
+        return text
+    path = pathlib.Path(text)
+    root = HERE.parent
+    return str(path.relative_to(root)) if path.is_relative_to(root) else path.name
 
 
 def machine() -> dict[str, Any]:
@@ -105,7 +123,7 @@ def _compare(name: str, entry: Entry, options: argparse.Namespace) -> dict[str, 
     jobs = _jobs(entry, methods, counts, seeds)
     with trial_bars(CONSOLE, len(jobs)) as progress:
         trials, failures = run_trials(jobs, RUNS / name, workers=options.workers, progress=progress)
-    facts = {"days": _days(entry), "settings": jobs[0].source}
+    facts = {"days": _days(entry), "settings": _portable(jobs[0].source)}
     if entry.oracle is not None:
         facts["oracle"] = _script(entry.oracle)(**entry.arguments)
     results = results_of(
