@@ -71,7 +71,12 @@ class Denoiser:
         # Imported by the replicas that need torch and the solvers, not by the gateway and the driver.
         from hedgecast.registry.session import ScenarioSession
 
-        self._session = ScenarioSession.open(present(bundle).folder, threads=threads)
+        self._session = ScenarioSession.open(
+            present(bundle).folder,
+            threads=threads,
+            providers=settings.providers,
+            allow_fallback=settings.allow_provider_fallback,
+        )
         # ONNX Runtime plans its memory at the first run.
         features = np.zeros((1, self._session.bundle.manifest.generator.num_features))
         self._session.draw(features, [0], _WARM_UP_SCENARIOS, 0)
@@ -96,6 +101,10 @@ class Denoiser:
             paths = await asyncio.wrap_future(work)
         return cast("NDArray[np.float32]", paths[0])
 
+    async def missing_providers(self) -> tuple[str, ...]:
+        """Execution providers that were asked for and are not there."""
+        return self._session.missing_providers
+
 
 class Solver:
     """Reads rows, asks a denoiser for scenarios, solves; a replica runs once it is warm."""
@@ -119,6 +128,10 @@ class Solver:
     async def describe(self) -> ModelDescription:
         """The model."""
         return self._model.description
+
+    async def missing_providers(self) -> tuple[str, ...]:
+        """Execution providers that a denoiser does without."""
+        return cast("tuple[str, ...]", await _result(self._denoiser.missing_providers.remote()))
 
     async def answer(self, query: Query[Any], trace: Mapping[str, str]) -> Any:
         """The answer, or our error as a value: a raised one Serve would log as a failure of this replica."""
@@ -169,6 +182,10 @@ class HandleBackend:
             self._models = (cast(ModelDescription, await _result(self._solver.describe.remote())),)
         return self._models
 
+    async def missing_providers(self) -> tuple[str, ...]:
+        """Execution providers that a denoiser does without."""
+        return cast("tuple[str, ...]", await _result(self._solver.missing_providers.remote()))
+
     async def answer(self, query: Query[A]) -> A:
         """The answer to ``query``; cancelling it cancels the replica's work."""
         resolve(await self.models(), query.model)
@@ -209,6 +226,7 @@ class Gateway:
     async def _wait_until_warm(self, backend: HandleBackend) -> None:
         # Solvers answer only once they have drawn and solved.
         await backend.models()
+        self._server.metrics.set_missing_providers(await backend.missing_providers())
         await self._server.set_ready()
 
 

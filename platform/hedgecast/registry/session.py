@@ -8,6 +8,7 @@ network). `scenario_set` joins them again.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -28,6 +29,7 @@ from hedgecast.rpc.codec import NamedRows
 from hedgecast.scenarios.scenario_set import ScenarioSet
 
 CPU = ("CPUExecutionProvider",)
+_LOG = logging.getLogger(__name__)
 # 4,096 scenarios of 24 hours keep a layer's activations near 2 MB, inside the second-level cache.
 _CHUNK = 4096
 
@@ -95,14 +97,28 @@ class ScenarioSession:
         Threads of one draw; replicas that share a machine should not fight for cores.
     providers : sequence of str
         ONNX Runtime execution providers, in order.
+    allow_fallback : bool
+        Go on without those that are missing, with a warning in the log, rather than fail.
+
+    Attributes
+    ----------
+    missing_providers : tuple of str
+        Asked for and not there; empty unless ``allow_fallback``.
 
     Raises
     ------
     DependencyError
-        ONNX Runtime runs on other providers than those asked for.
+        ONNX Runtime runs without one of the providers asked for.
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int = 1, providers: Sequence[str] = CPU) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        threads: int = 1,
+        providers: Sequence[str] = CPU,
+        allow_fallback: bool = False,
+    ) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -111,20 +127,19 @@ class ScenarioSession:
         self._session = onnxruntime.InferenceSession(
             str(bundle.scenarios_graph), options, providers=list(providers)
         )
-        found = self._session.get_providers()
-        # Where CUDA cannot load, ONNX Runtime goes on with the CPU and says nothing.
-        if found[0] != providers[0]:
-            raise DependencyError(
-                f"asked ONNX Runtime for {providers[0]}, it runs on {found[0]}: install onnxruntime-gpu in "
-                "place of onnxruntime (extra 'gpu'), or ask for CPUExecutionProvider",
-                asked=list(providers),
-                found=found,
-            )
+        self.missing_providers = _missing(providers, self._session.get_providers(), allow_fallback)
 
     @classmethod
-    def open(cls, folder: Path, *, threads: int = 1, providers: Sequence[str] = CPU) -> Self:
+    def open(
+        cls,
+        folder: Path,
+        *,
+        threads: int = 1,
+        providers: Sequence[str] = CPU,
+        allow_fallback: bool = False,
+    ) -> Self:
         """The session of the bundle in ``folder``, once its checksums hold."""
-        return cls(Bundle.open(folder), threads=threads, providers=providers)
+        return cls(Bundle.open(folder), threads=threads, providers=providers, allow_fallback=allow_fallback)
 
     def draw(
         self,
@@ -168,6 +183,22 @@ class ScenarioSession:
         context = self.reader.read(history, known)
         (paths,) = self.draw(context.features[None], [context.day_number], count, seed)
         return self.reader.scenario_set(context, paths, seed)
+
+
+def _missing(asked: Sequence[str], found: Sequence[str], allow_fallback: bool) -> tuple[str, ...]:
+    """Providers that ONNX Runtime dropped: where one cannot load it goes on with the others, silently."""
+    missing = tuple(name for name in asked if name not in found)
+    if missing and not allow_fallback:
+        raise DependencyError(
+            f"asked ONNX Runtime for {', '.join(asked)}, it runs on {', '.join(found)} without "
+            f"{', '.join(missing)}: install onnxruntime-gpu in place of onnxruntime (extra 'gpu'), ask for "
+            "CPUExecutionProvider alone, or allow the fallback (HEDGECAST_ALLOW_PROVIDER_FALLBACK)",
+            asked=list(asked),
+            found=list(found),
+        )
+    if missing:
+        _LOG.warning("ONNX Runtime runs on %s without %s", ", ".join(found), ", ".join(missing))
+    return missing
 
 
 def context_of(windows: Windows, row: int) -> Context:

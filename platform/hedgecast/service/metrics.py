@@ -93,6 +93,13 @@ class ServiceMetrics:
             "hedgecast_audit_records_left_out", "Audit records that were not written.", registry=self.registry
         )
 
+        self._missing_providers = Gauge(
+            "hedgecast_missing_execution_providers",
+            "1 for a provider that the network should run on and does not.",
+            ("provider",),
+            registry=self.registry,
+        )
+
     def begun(self, call: Call, metadata: Sequence[tuple[str, str | bytes]]) -> None:  # noqa: ARG002
         """Count a call as under way."""
         self._under_way.inc()
@@ -128,6 +135,11 @@ class ServiceMetrics:
         """State what recorded outcomes say of a model, NAME@VERSION."""
         self._regret.labels(model).set(performance.regret.mean)
         self._alarm.labels(model).set(1.0 if performance.warning else 0.0)
+
+    def set_missing_providers(self, names: Sequence[str]) -> None:
+        """State the execution providers that a denoiser does without; the names are the settings'."""
+        for name in names:
+            self._missing_providers.labels(name).set(1)
 
 
 class MetricsPort:

@@ -62,6 +62,10 @@ class ServiceSettings(BaseSettings):
     """Form of the lines on standard error of a served process."""
     trace_endpoint: str | None = None
     """OTLP/HTTP address that spans are sent to, ``http://127.0.0.1:4318/v1/traces``; unset: nowhere."""
+    execution_providers: str = Field(default="CPUExecutionProvider", min_length=1)
+    """What the network runs on: ONNX Runtime execution providers in order, separated by commas."""
+    allow_provider_fallback: bool = False
+    """Serve without a provider that is missing, with a warning and a metric, instead of failing."""
     max_scenarios: int = Field(default=10_000, ge=1)
     """Most scenarios of one request."""
     max_stream_requests: int = Field(default=8, ge=1)
@@ -110,6 +114,8 @@ class ServiceSettings(BaseSettings):
                 f"metrics_host {self.metrics_host!r} is not loopback: set allow_open_metrics where something "
                 "else protects the port"
             )
+        if not self.providers:
+            raise ValueError("execution_providers names none: CPUExecutionProvider, say")
         if not (self.loopback or self.secure or self.allow_insecure):
             raise ValueError(
                 f"host {self.host!r} is not loopback and TLS is off: set tls_certificate and tls_key, or "
@@ -121,6 +127,11 @@ class ServiceSettings(BaseSettings):
     def secure(self) -> bool:
         """Whether TLS is on."""
         return self.tls_certificate is not None
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """Names of `execution_providers`."""
+        return tuple(name.strip() for name in self.execution_providers.split(",") if name.strip())
 
     @property
     def loopback(self) -> bool:

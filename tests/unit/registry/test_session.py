@@ -63,7 +63,26 @@ def test_contexts_of_another_width_are_refused(session: ScenarioSession) -> None
         session.draw(np.zeros((1, 3)), [0], 10, seed=0)
 
 
+MISSING = "CUDAExecutionProvider"
+
+
 @pytest.mark.filterwarnings("ignore:Specified provider:UserWarning")
-def test_a_provider_that_does_not_run_is_an_error(trained: TinyModel) -> None:
-    with pytest.raises(DependencyError, match="asked ONNX Runtime for CUDAExecutionProvider"):
-        ScenarioSession(trained.bundle, providers=("CUDAExecutionProvider", "CPUExecutionProvider"))
+@pytest.mark.parametrize(
+    "providers", [(MISSING, "CPUExecutionProvider"), ("CPUExecutionProvider", MISSING), (MISSING,)]
+)
+def test_a_provider_that_does_not_run_is_an_error(trained: TinyModel, providers: tuple[str, ...]) -> None:
+    with pytest.raises(DependencyError, match=f"without {MISSING}") as caught:
+        ScenarioSession(trained.bundle, providers=providers)
+    assert caught.value.facts["asked"] == list(providers)
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider:UserWarning")
+def test_a_fallback_that_is_allowed_is_told(
+    trained: TinyModel, session: ScenarioSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = ScenarioSession(trained.bundle, providers=("CPUExecutionProvider", MISSING), allow_fallback=True)
+    assert found.missing_providers == (MISSING,)
+    assert f"without {MISSING}" in caplog.text
+    assert session.missing_providers == ()
+    context = features(trained.split.test)[:1]
+    np.testing.assert_array_equal(found.draw(context, [0], 5, seed=1), session.draw(context, [0], 5, seed=1))

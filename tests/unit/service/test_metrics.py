@@ -104,3 +104,12 @@ def test_realized_regret_is_what_was_last_stated() -> None:
     for regret in (5.0, -0.25):
         metrics.set_realized_regret("grid@3", regret)
     assert metrics.registry.get_sample_value("hedgecast_realized_regret", {"model": "grid@3"}) == -0.25
+
+
+def test_a_missing_provider_is_told() -> None:
+    metrics = ServiceMetrics()
+    name = "hedgecast_missing_execution_providers"
+    metrics.set_missing_providers(())
+    assert metrics.registry.get_sample_value(name, {"provider": "CUDAExecutionProvider"}) is None
+    metrics.set_missing_providers(("CUDAExecutionProvider",))
+    assert metrics.registry.get_sample_value(name, {"provider": "CUDAExecutionProvider"}) == 1
