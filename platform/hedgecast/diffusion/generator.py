@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from hedgecast.core import config as core_config
 from hedgecast.core.errors import BundleError, ConfigError, ShapeError
 from hedgecast.diffusion.denoiser import Denoiser
-from hedgecast.diffusion.samplers import STEPS, Velocity, integrate
+from hedgecast.diffusion.samplers import EVALUATIONS, SOLVERS, Velocity, first_step, integrate
 from hedgecast.diffusion.schedule import sampling_times
 from hedgecast.diffusion.whitening import Whitening, WhiteningReport
 
@@ -36,8 +36,9 @@ class Generator(nn.Module):
 
         denoiser: Denoiser.Config = dataclasses.field(default_factory=Denoiser.Config)
         whitening: Whitening.Config = dataclasses.field(default_factory=Whitening.Config)
-        sampler: Literal["ddim", "euler", "heun"] = "heun"
-        """`ddim` and `euler`: one network call a step; `heun`: two, second order."""
+        sampler: Literal["ddim", "euler", "heun", "adams", "dpm"] = "heun"
+        """`ddim` and `euler`: one network call a step; `heun`: two, second order; `adams` and `dpm`: one,
+        second order from what the step before found."""
         sampler_steps: int = 4
         """Steps from noise to scenario."""
         context_limit: float = 4.0
@@ -47,6 +48,11 @@ class Generator(nn.Module):
             sampling_times(self.sampler_steps)
             if not self.context_limit > 0:
                 raise ConfigError(f"context_limit = {self.context_limit}: must be positive")
+
+        @property
+        def evaluations(self) -> int:
+            """Network calls of one sample."""
+            return EVALUATIONS[self.sampler] * self.sampler_steps
 
     def __init__(self, config: Config, *, num_features: int, num_steps: int, num_series: int) -> None:
         super().__init__()
@@ -132,7 +138,7 @@ class Generator(nn.Module):
     ) -> Float[Tensor, "B S D"]:
         """Whitened residuals of scenarios, of which `finish` makes `sample`'s paths; same arguments."""
         return integrate(
-            STEPS[self.config.sampler],
+            SOLVERS[self.config.sampler],
             self._velocity(self.whitening.standardized(self._cast(context))),
             self._cast(noise),
             sampling_times(self.config.sampler_steps),
@@ -180,10 +186,11 @@ class Generator(nn.Module):
         """One step of the configured sampler on whitened residuals, for the single-step graph.
 
         `sampling_times` gives the times, the first state is noise, and `finish` turns the last state into
-        paths; together they are `sample`.
+        paths; together they are `sample`. Of a sampler that reads the step before (`adams`, `dpm`) this is
+        its first step, and a row of them is its first-order relative.
         """
         standardized = self.whitening.standardized(self._cast(context))
-        step = STEPS[self.config.sampler]
+        step = first_step(self.config.sampler)
         return step(self._velocity(standardized), self._cast(state), self._cast(time), self._cast(next_time))
 
     def finish(
