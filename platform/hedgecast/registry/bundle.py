@@ -3,6 +3,7 @@
     bundle.json      the manifest: versions, data and feature schema, program, metrics, checksums
     scenarios.onnx   context and noise to scenarios, in units of the data
     denoiser.onnx    one step of the denoiser
+    generator.npz    sizes, statistics and weights, from which a student can be trained
     validation_days.parquet  cost of every validation day, which a promotion compares
     program.py       only when the program came from a file
     README.md        the model card
@@ -29,6 +30,7 @@ FORMAT = 1
 MANIFEST = "bundle.json"
 SCENARIOS_GRAPH = "scenarios.onnx"
 DENOISER_GRAPH = "denoiser.onnx"
+GENERATOR_WEIGHTS = "generator.npz"
 PROGRAM_FILE = "program.py"
 MODEL_CARD = "README.md"
 VALIDATION_DAYS = "validation_days.parquet"

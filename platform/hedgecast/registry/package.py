@@ -16,6 +16,7 @@ from hedgecast.diffusion.generator import Generator
 from hedgecast.learning.study import Study
 from hedgecast.registry.bundle import (
     DENOISER_GRAPH,
+    GENERATOR_WEIGHTS,
     PROGRAM_FILE,
     SCENARIOS_GRAPH,
     VALIDATION_DAYS,
@@ -25,6 +26,7 @@ from hedgecast.registry.bundle import (
 from hedgecast.registry.checks import DENOISER_PARITY, SCENARIO_PARITY
 from hedgecast.registry.evidence import ValidationDays
 from hedgecast.registry.export import export_graphs
+from hedgecast.registry.weights import weights_of
 from hedgecast.version import __version__
 
 _RECORDED = ("torch", "numpy", "cvxpy", "onnx", "onnxscript", "onnxruntime")
@@ -71,6 +73,7 @@ def package(
     files = {
         SCENARIOS_GRAPH: graphs.scenarios,
         DENOISER_GRAPH: graphs.denoiser,
+        GENERATOR_WEIGHTS: weights_of(generator),
         VALIDATION_DAYS: days.to_bytes(),
     }
     if study.program.path is not None:
