@@ -22,6 +22,7 @@ from hedgecast.version import __version__
 
 _COMMANDS = {
     "train": "hedgecast.commands.train:train",
+    "distill": "hedgecast.commands.distill:distill",
     "backtest": "hedgecast.commands.backtest:backtest",
     "decide": "hedgecast.commands.decide:decide",
     "evaluate": "hedgecast.commands.evaluate:evaluate",

@@ -14,17 +14,15 @@ from rich.console import Console
 
 from hedgecast.commands.models import show_checks, try_promotion
 from hedgecast.commands.steps import Steps
-from hedgecast.commands.workflow import BASELINE, Prepared, bundle_of, evaluate, fit_methods
-from hedgecast.core.errors import BundleError, ConfigError
+from hedgecast.commands.workflow import BASELINE, Prepared, bundle_of, champion_of, evaluate, fit_methods
+from hedgecast.core.errors import ConfigError
 from hedgecast.core.process import peak_memory_mib
 from hedgecast.learning.fit import Trainer, train_here
 from hedgecast.learning.methods import check_method
 from hedgecast.learning.methods.diffusion import Diffusion
-from hedgecast.learning.methods.method import ScenarioMethod
 from hedgecast.learning.study import Study, read_study
 from hedgecast.learning.trainers import TrainerOptions, remote_trainer
-from hedgecast.registry.registered import RegisteredModel
-from hedgecast.registry.store import CHAMPION, ModelStore, default_home
+from hedgecast.registry.store import ModelStore, default_home
 
 
 def train(
@@ -94,7 +92,7 @@ def train(
             evaluation = evaluate(
                 prepared,
                 prepared.split.validation,
-                {**methods, **_champion(store, prepared, Path(folder), console)},
+                {**methods, **champion_of(store, config.name, prepared, Path(folder), console)},
                 count=scenarios,
                 seed=config.learning.seed,
                 console=console,
@@ -119,20 +117,6 @@ def train(
             "peak_memory_mib": peak_memory_mib(),
         }
         print(json.dumps(record))
-
-
-def _champion(
-    store: ModelStore, prepared: Prepared, folder: Path, console: Console
-) -> dict[str, ScenarioMethod]:
-    """The present champion as a method, so that both models decide the same days; none: an empty table."""
-    bundle = store.champion(prepared.study.name, folder)
-    if bundle is None:
-        return {}
-    try:
-        return {CHAMPION: RegisteredModel(bundle, prepared.schema, CHAMPION)}
-    except BundleError as error:
-        console.print(f"  the champion is not compared: {error}")
-        return {}
 
 
 def _trainer(

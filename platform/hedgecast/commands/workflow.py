@@ -11,11 +11,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from hedgecast.core.errors import BundleError
 from hedgecast.data.datasets import load_table
 from hedgecast.data.schema import FeatureSchema
 from hedgecast.data.splits import Split, split_windows
 from hedgecast.data.tables import SeriesTable
 from hedgecast.data.windows import Windows, build_windows
+from hedgecast.diffusion.generator import Generator
 from hedgecast.learning import methods as learned
 from hedgecast.learning.fit import Trainer, train_here
 from hedgecast.learning.methods.diffusion import Diffusion, training_report
@@ -29,7 +31,8 @@ from hedgecast.registry.bundle import Bundle
 from hedgecast.registry.checks import BASELINE_PREFIX, TRANSFER_REGRET, UNSOLVED_SHARE
 from hedgecast.registry.evidence import ValidationDays, data_digest, program_digest
 from hedgecast.registry.package import package
-from hedgecast.registry.store import CHAMPION
+from hedgecast.registry.registered import RegisteredModel
+from hedgecast.registry.store import CHAMPION, ModelStore
 from hedgecast.regret.backtest import Backtest, Row, backtest
 from hedgecast.regret.transfer import second_program
 from hedgecast.scenarios.realism import Realism, realism_report
@@ -232,16 +235,53 @@ def validation_days(prepared: Prepared, evaluation: Evaluation, name: str) -> Va
 
 def bundle_of(prepared: Prepared, method: Diffusion, evaluation: Evaluation, folder: Path) -> Bundle:
     """The exported bundle of a trained method, with its validation figures."""
+    report = training_report(method, prepared.train, prepared.validation)
+    return package_of(prepared, method.generator, evaluation, folder, name=method.name, training=report)
+
+
+def package_of(
+    prepared: Prepared,
+    generator: Generator,
+    evaluation: Evaluation,
+    folder: Path,
+    *,
+    name: str,
+    training: Mapping[str, Any],
+    metrics: Mapping[str, float] | None = None,
+) -> Bundle:
+    """The bundle of ``generator``, which stands as method ``name`` in ``evaluation``.
+
+    Parameters
+    ----------
+    training : mapping
+        What its training run reports.
+    metrics : mapping, optional
+        Figures beside those that the gate reads.
+    """
     return package(
         folder,
         study=prepared.study,
         schema=prepared.schema,
-        generator=method.generator,
+        generator=generator,
         context=prepared.validation.context[:_PARITY_DAYS],
-        training=training_report(method, prepared.train, prepared.validation),
-        metrics=validation_metrics(evaluation, method.name),
-        days=validation_days(prepared, evaluation, method.name),
+        training=training,
+        metrics={**validation_metrics(evaluation, name), **(metrics or {})},
+        days=validation_days(prepared, evaluation, name),
     )
+
+
+def champion_of(
+    store: ModelStore, name: str, prepared: Prepared, folder: Path, console: Console
+) -> dict[str, ScenarioMethod]:
+    """The champion of model ``name`` as a method, so that both decide the same days; none: an empty table."""
+    bundle = store.champion(name, folder)
+    if bundle is None:
+        return {}
+    try:
+        return {CHAMPION: RegisteredModel(bundle, prepared.schema, CHAMPION)}
+    except BundleError as error:
+        console.print(f"  the champion is not compared: {error}")
+        return {}
 
 
 @contextlib.contextmanager

@@ -36,7 +36,10 @@ from hedgecast.core.errors import ConfigError, ShapeError
 from hedgecast.diffusion.generator import Generator
 from hedgecast.learning.config import LearningConfig
 from hedgecast.learning.fit import Progress
+from hedgecast.learning.methods.diffusion import drawn
 from hedgecast.learning.methods.training import Curve, Phase, train_network
+from hedgecast.learning.part import Part
+from hedgecast.scenarios.scenario_set import ScenarioSet
 
 PHASE = "distillation"
 MOST_STEPS = 4
@@ -106,6 +109,11 @@ class Distilled:
     """Root mean square of e_S - e_T on validation contexts, over that of e_T - z: 0 is the teacher itself,
     1 a student that leaves the noise as it is."""
     seconds: float
+    name: str = "student"
+
+    def scenarios(self, part: Part, count: int, seed: int) -> ScenarioSet:
+        """``count`` scenarios of each day, as the served student draws them for the same seed."""
+        return drawn(self.generator, part, count, seed, self.name)
 
     def report(self) -> dict[str, Any]:
         """What a bundle keeps of it."""

@@ -17,6 +17,7 @@ from hedgecast.core.config import Config
 from hedgecast.core.errors import ConfigError, HedgecastError
 from hedgecast.data.config import DataConfig, SplitConfig
 from hedgecast.learning.config import LearningConfig
+from hedgecast.learning.distillation import DistillConfig
 from hedgecast.learning.tuning import TuneConfig
 from hedgecast.programs.catalog import ProgramConfig
 from hedgecast.regret.transfer import TransferConfig
@@ -36,6 +37,8 @@ class Study(Config):
     """The decision program and its parameters."""
     learning: LearningConfig = dataclasses.field(default_factory=LearningConfig)
     """How scenarios are learned."""
+    distill: DistillConfig = dataclasses.field(default_factory=DistillConfig)
+    """How ``hedgecast distill`` trains a student."""
     tune: TuneConfig = dataclasses.field(default_factory=TuneConfig)
     """What ``hedgecast tune`` searches."""
     transfer: TransferConfig | None = None

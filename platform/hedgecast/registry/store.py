@@ -104,6 +104,7 @@ class ModelStore:
         name: str | None = None,
         *,
         curves: Mapping[str, Sequence[float]] | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> ModelVersion:
         """The new version that now holds ``bundle``, under the alias ``candidate``.
 
@@ -114,6 +115,8 @@ class ModelStore:
             Of the model; the bundle's if left out.
         curves : mapping, optional
             Figures of training by name, one for each epoch: logged as metrics with their step.
+        tags : mapping, optional
+            Of the version, beside ``fingerprint`` and ``program``.
         """
         name = bundle.manifest.name if name is None else name
         run = self._client.create_run(
@@ -131,7 +134,11 @@ class ModelStore:
             name,
             source=f"{run.info.artifact_uri}/{_ARTIFACT}",
             run_id=run_id,
-            tags={"fingerprint": bundle.manifest.fingerprint, "program": bundle.manifest.program.name or ""},
+            tags={
+                **(tags or {}),
+                "fingerprint": bundle.manifest.fingerprint,
+                "program": bundle.manifest.program.name or "",
+            },
         )
         self._client.set_registered_model_alias(name, CANDIDATE, str(created.version))
         return self.resolve(f"{name}@{created.version}")
