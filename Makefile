@@ -8,7 +8,8 @@ INSTALLED := $(VENV)/.installed
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format proto bench bench-solver bench-surrogate bench-estimators bench-decisions test-images test-no-ray test-lowest dist-check sbom fuzz clean
+.PHONY: help install demo test check format proto bench bench-solver bench-surrogate bench-estimators bench-decisions \
+  test-images test-no-ray test-lowest dist-check sbom bench-sampler fuzz clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -48,7 +49,7 @@ format: install  ## rewrite in the house format
 proto: install  ## generate platform/hedgecast/rpc/v1 from protos/
 	$(BIN)/python deploy/generate_protos.py
 
-bench: bench-solver bench-surrogate bench-estimators bench-decisions  ## all benchmarks
+bench: bench-solver bench-surrogate bench-estimators bench-sampler bench-decisions  ## all benchmarks
 
 bench-solver: install  ## the structured solve against its peers; results in benchmarks/results/
 	$(BIN)/python -m pip install --quiet -c deploy/constraints.txt -e '.[bench]'
@@ -89,6 +90,9 @@ dist-check: install  ## wheel and sdist into dist/, installed and used as a stra
 sbom: install  ## sbom.json: every package of .venv with version and license, as CycloneDX
 	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type library --output-reproducible \
 	  --output-file sbom.json $(BIN)/python
+
+bench-sampler: install  ## students and solvers of few network calls, an hour; goes on where it stopped; docs/sampler.md
+	$(BIN)/python benchmarks/bench_sampler.py
 
 fuzz: install  ## over 20,000 hostile inputs against a real server; benchmarks/results/fuzz_service.json
 	$(BIN)/python benchmarks/fuzz_service.py --output benchmarks/results/fuzz_service.json

@@ -57,9 +57,9 @@ class DistillConfig(Config):
     """Network calls of the student, 1 to 4."""
     seed: int = 0
     """Of noise and the order of days."""
-    epochs: int = 60
+    epochs: int = 30
     """Passes over the training days, at most."""
-    patience: int = 20
+    patience: int = 10
     """Epochs without a better validation loss before it stops."""
     learning_rate: float = 1e-3
     """Largest rate."""

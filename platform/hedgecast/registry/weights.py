@@ -45,7 +45,21 @@ def generator_of(bundle: Bundle) -> Generator:
         )
     path = bundle.folder / GENERATOR_WEIGHTS
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        return read_weights(path.read_bytes())
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}", file=GENERATOR_WEIGHTS) from error
+
+
+def read_weights(content: bytes) -> Generator:
+    """The generator that `weights_of` wrote.
+
+    Raises
+    ------
+    BundleError
+        It did not write this.
+    """
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             generator = Generator.from_dict(json.loads(arrays[_PLAIN].tobytes()))
             state = {
                 name.removeprefix("state/"): torch.from_numpy(arrays[name])
@@ -54,5 +68,5 @@ def generator_of(bundle: Bundle) -> Generator:
             }
         generator.load_state_dict(state)
     except (OSError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, ConfigError) as error:
-        raise BundleError(f"{path} cannot be read: {error}", file=GENERATOR_WEIGHTS) from error
+        raise BundleError(f"the weights cannot be read: {error}", file=GENERATOR_WEIGHTS) from error
     return generator

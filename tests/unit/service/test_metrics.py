@@ -102,7 +102,7 @@ def test_metrics_stay_on_loopback_unless_told_otherwise() -> None:
 def test_realized_regret_is_what_was_last_stated() -> None:
     metrics = ServiceMetrics()
     for regret in (5.0, -0.25):
-        metrics.set_realized_regret("grid@3", regret)
+        metrics.set_performance("grid@3", _performance(regret))
     assert metrics.registry.get_sample_value("hedgecast_realized_regret", {"model": "grid@3"}) == -0.25
 
 
