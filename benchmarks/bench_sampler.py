@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
+import functools
 import importlib.metadata
 import json
 import os
@@ -30,7 +31,7 @@ import pathlib
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ from hedgecast.commands.workflow import Prepared, epoch_bars  # noqa: E402
 from hedgecast.diffusion.generator import Generator  # noqa: E402
 from hedgecast.diffusion.noise import scenario_noise  # noqa: E402
 from hedgecast.diffusion.samplers import EVALUATIONS  # noqa: E402
-from hedgecast.learning.distillation import DistillConfig, distill  # noqa: E402
+from hedgecast.learning.distillation import distill  # noqa: E402
 from hedgecast.learning.fidelity import COST, changes, score_days  # noqa: E402
 from hedgecast.learning.methods import fit_methods  # noqa: E402
 from hedgecast.learning.methods.diffusion import Diffusion, drawn  # noqa: E402
@@ -80,7 +81,7 @@ def main() -> int:
             continue
         for seed in options.seeds:
             CONSOLE.rule(f"{study}, seed {seed}")
-            _run(study, seed, [*source, *options.set], options)
+            _run(study, seed, source, options)
         _collect(study)
     sampler_page.write(HERE.parent / "docs", RESULTS)
     for study in skipped:
@@ -90,37 +91,50 @@ def main() -> int:
     return 1 if skipped else 0
 
 
-def _run(study: str, seed: int, changed: list[str], options: argparse.Namespace) -> None:
-    """Train, distil, decide and time one teacher's variants, unless it was done before."""
+def _run(study: str, seed: int, source: list[str], options: argparse.Namespace) -> None:
+    """Train, distil, decide and time what is missing of one teacher's variants; kept after each of them."""
     folder = RUNS / f"{study}-{seed}"
-    if (folder / "figures.json").is_file():
+    prepared = Prepared.of(read_study(study, [*source, *options.set, f"learning.seed={seed}"]))
+    record = _begun(folder / "figures.json", prepared, seed, options)
+    teacher = _kept(folder, "teacher", record, functools.partial(_teacher, prepared))
+    models = {TEACHER: teacher}
+    for steps in options.steps:
+        make = functools.partial(_student, prepared, teacher, steps, seed)
+        models[f"student {steps}"] = _kept(folder, f"student-{steps}", record, make)
+    models |= _solvers(teacher, options.sweep or seed == 0, options)
+    missing = {name: model for name, model in models.items() if name not in record["models"]}
+    if not missing:
         CONSOLE.print("  done before")
         return
-    prepared = Prepared.of(read_study(study, [*changed, f"learning.seed={seed}"]))
-    teacher, train_seconds = _kept(folder / "teacher.npz", lambda: _teacher(prepared))
-    models, seconds = {TEACHER: teacher}, {}
-    for steps in options.steps:
-        name = f"student {steps}"
-        models[name], seconds[name] = _kept(
-            folder / f"student-{steps}.npz",
-            lambda steps=steps: _student(prepared, teacher, steps, seed, options.epochs),
-        )
-    sweep = options.sweep or seed == options.seeds[0]
-    models |= {name: model for name, model in _solvers(teacher, sweep).items() if name not in models}
-    figures = _figures(prepared, models, seed, options.scenarios)
-    record = {
-        "seed": seed,
-        "changed": changed[len(_source(study, options.data) or []) :],
+    for name, figures in _figures(prepared, {TEACHER: teacher, **missing}, seed, options.scenarios):
+        record["models"][name] = figures
+        _write_record(folder / "figures.json", record)
+    shares = _times(prepared, {TEACHER: teacher, **missing}, graphs=seed == 0 and not options.skip_graphs)
+    for kind, values in shares.items():
+        record["time"][kind] |= values
+    _write_record(folder / "figures.json", record)
+
+
+def _begun(path: pathlib.Path, prepared: Prepared, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """The record that is there, if it was made with the same settings, or an empty one."""
+    settings = {"seed": seed, "changed": options.set, "scenarios": options.scenarios}
+    if path.is_file():
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        other = [name for name, value in settings.items() if record[name] != value]
+        if other:
+            raise SystemExit(
+                f"{path} was made with other {', '.join(other)}: delete its folder or change these"
+            )
+        return record
+    return {
+        **settings,
         "training_days": len(prepared.train),
         "test_days": len(prepared.split.test),
-        "scenarios": options.scenarios,
-        "distill_epochs": options.epochs,
-        "train_seconds": train_seconds,
-        "distill_seconds": seconds,
-        "models": figures,
-        "time": _times(prepared, models, graphs=sweep),
+        "distill": prepared.study.distill.to_dict(),
+        "seconds": {},
+        "models": {},
+        "time": {"torch": {}, "onnx": {}},
     }
-    _write(folder / "figures.json", (json.dumps(record, indent=1) + "\n").encode())
 
 
 def _teacher(prepared: Prepared) -> Generator:
@@ -138,8 +152,8 @@ def _teacher(prepared: Prepared) -> Generator:
     return found.generator
 
 
-def _student(prepared: Prepared, teacher: Generator, steps: int, seed: int, epochs: int) -> Generator:
-    config = dataclasses.replace(prepared.study.distill, steps=steps, seed=seed, epochs=epochs)
+def _student(prepared: Prepared, teacher: Generator, steps: int, seed: int) -> Generator:
+    config = dataclasses.replace(prepared.study.distill, steps=steps, seed=seed)
     with epoch_bars(CONSOLE) as progress:
         found = distill(
             teacher,
@@ -152,19 +166,16 @@ def _student(prepared: Prepared, teacher: Generator, steps: int, seed: int, epoc
     return found.generator
 
 
-def _solvers(teacher: Generator, sweep: bool) -> dict[str, Generator]:
-    """The teacher's network under other solvers, by name and calls; without ``sweep`` the few-call ones."""
-    found = {}
-    for name in SOLVERS:
-        for calls in (*STEPS, *CALLS):
-            steps, left = divmod(calls, EVALUATIONS[name])
-            few = name == "euler" and calls in STEPS
-            if left or not (few or (sweep and calls in CALLS)):
-                continue
-            found[f"{name} {calls}"] = _with_sampler(teacher, name, steps)
+def _solvers(teacher: Generator, sweep: bool, options: argparse.Namespace) -> dict[str, Generator]:
+    """The teacher's network under other solvers; without ``sweep`` Euler in the students' calls alone."""
+    wanted = [("euler", calls) for calls in options.steps]
     if sweep:
-        # 5 is odd: Heun's next are 4 and 6 calls.
-        found |= {f"heun {calls}": _with_sampler(teacher, "heun", calls // 2) for calls in (4, 6)}
+        wanted += [(name, calls) for name in options.solvers for calls in options.calls]
+    found = {}
+    for name, calls in wanted:
+        # Heun's calls are even: 6 stand for 5.
+        steps = -(-calls // EVALUATIONS[name])
+        found[f"{name} {steps * EVALUATIONS[name]}"] = _with_sampler(teacher, name, steps)
     return found
 
 
@@ -177,12 +188,11 @@ def _with_sampler(teacher: Generator, sampler: Any, steps: int) -> Generator:
 
 def _figures(
     prepared: Prepared, models: Mapping[str, Generator], seed: int, count: int
-) -> dict[str, dict[str, Any]]:
-    """Calls of each model, and its changes against the teacher on the test days."""
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Calls of each model, and its changes against the first, the teacher, on the test days."""
     part, windows = Part.of(prepared.split.test), prepared.split.test
     own: dict[str, Any] = {}
     teacher_set: ScenarioSet | None = None
-    found = {}
     for name, model in models.items():
         scenarios = drawn(model, part, count, seed, name)
         result = backtest(windows, {name: scenarios}, prepared.program, baseline=name)
@@ -190,21 +200,20 @@ def _figures(
         if teacher_set is None:
             own, teacher_set = days, scenarios
         regret = result.methods[0].costs - result.best
-        found[name] = {
-            "calls": model.config.evaluations,
-            "sampler": model.config.sampler,
-            "changes": {change.figure: _change(change) for change in changes(own, days)},
-            "regret": float(regret.mean()),
-            # How far scenario i lies from the teacher's, in units of the scenarios' spread.
-            "distance": _distance(scenarios, teacher_set),
-        }
-        CONSOLE.print(
-            f"  {name:<12}",
-            ", ".join(
-                f"{figure} {value['relative']:+.3%}" for figure, value in found[name]["changes"].items()
-            ),
+        found = {change.figure: _change(change) for change in changes(own, days)}
+        text = ", ".join(f"{figure} {value['relative']:+.3%}" for figure, value in found.items())
+        CONSOLE.print(f"  {name:<12} {text}")
+        yield (
+            name,
+            {
+                "calls": model.config.evaluations,
+                "sampler": model.config.sampler,
+                "changes": found,
+                "regret": float(regret.mean()),
+                # How far scenario i lies from the teacher's, in units of the scenarios' spread.
+                "distance": _distance(scenarios, teacher_set),
+            },
         )
-    return found
 
 
 def _change(change: Any) -> dict[str, float]:
@@ -223,12 +232,13 @@ def _distance(scenarios: ScenarioSet, teacher: ScenarioSet) -> float:
 
 
 def _times(prepared: Prepared, models: Mapping[str, Generator], *, graphs: bool) -> dict[str, Any]:
-    """Median seconds of 1,000 scenarios of one context, all models in turn, over `ROUNDS` rounds."""
+    """Median seconds of 1,000 scenarios of one context, all models in turn over `ROUNDS` rounds, as shares of
+    the teacher's."""
     context = prepared.validation.context[:1]
     noise = scenario_noise(0, [0], 1000, models[TEACHER].dim)
     runs: dict[str, dict[str, Callable[[], object]]] = {"torch": {}, "onnx": {}}
     for name, model in models.items():
-        runs["torch"][name] = lambda model=model: model.sample(context, torch.from_numpy(noise))
+        runs["torch"][name] = functools.partial(model.sample, context, torch.from_numpy(noise))
         if graphs and (name == TEACHER or name.startswith("student")):
             runs["onnx"][name] = _session(model, prepared.validation.context[:10], context.numpy(), noise)
     found: dict[str, Any] = {}
@@ -240,7 +250,8 @@ def _times(prepared: Prepared, models: Mapping[str, Generator], *, graphs: bool)
                 with torch.no_grad():
                     call()
                 seconds[name].append(time.perf_counter() - started)
-        found[kind] = {name: float(np.median(values)) for name, values in seconds.items()}
+        medians = {name: float(np.median(values)) for name, values in seconds.items()}
+        found[kind] = {name: value / medians[TEACHER] for name, value in medians.items()}
     return found
 
 
@@ -267,17 +278,26 @@ def _collect(study: str) -> None:
         "threads": 1,
         "seeds": [json.loads(path.read_text(encoding="utf-8")) for path in paths],
     }
-    _write(RESULTS / f"sampler_{study}.json", (json.dumps(record, indent=1) + "\n").encode())
+    _write_record(RESULTS / f"sampler_{study}.json", record)
 
 
-def _kept(path: pathlib.Path, make: Callable[[], Generator]) -> tuple[Generator, float | None]:
-    """A generator from its file, or made and written there; seconds, None where they are not known."""
+def _kept(
+    folder: pathlib.Path, name: str, record: dict[str, Any], make: Callable[[], Generator]
+) -> Generator:
+    """A generator from its file, or made and written there, its seconds into ``record``."""
+    path = folder / f"{name}.npz"
     if path.is_file():
-        return read_weights(path.read_bytes()), None
+        return read_weights(path.read_bytes())
     started = time.perf_counter()
     found = make()
+    record["seconds"][name] = time.perf_counter() - started
     _write(path, weights_of(found))
-    return found, time.perf_counter() - started
+    _write_record(folder / "figures.json", record)
+    return found
+
+
+def _write_record(path: pathlib.Path, record: Mapping[str, Any]) -> None:
+    _write(path, (json.dumps(record, indent=1) + "\n").encode())
 
 
 def _write(path: pathlib.Path, content: bytes) -> None:
@@ -307,10 +327,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--studies", nargs="+", choices=list(STUDIES), default=list(STUDIES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", nargs="+", type=int, default=list(STEPS), help="of the students")
-    parser.add_argument(
-        "--sweep", action="store_true", help="all solvers for every seed, not the first alone"
-    )
-    parser.add_argument("--epochs", type=int, default=DistillConfig().epochs, help="of a student, at most")
+    parser.add_argument("--solvers", nargs="+", choices=SOLVERS, default=list(SOLVERS))
+    parser.add_argument("--calls", nargs="+", type=int, default=list(CALLS), help="of the solvers")
+    parser.add_argument("--sweep", action="store_true", help="solvers for every seed, not 0 alone")
+    parser.add_argument("--skip-graphs", action="store_true", help="no times in ONNX Runtime")
     parser.add_argument("--scenarios", type=int, default=200, help="of each test day")
     parser.add_argument("--set", nargs="+", default=[], help="PATH=VALUE: change a key of the studies")
     parser.add_argument("--data", type=pathlib.Path, default=HERE.parent.parent / "shared" / "data")

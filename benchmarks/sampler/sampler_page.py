@@ -86,11 +86,7 @@ def _row(name: str, seeds: Sequence[Mapping[str, Any]]) -> list[str]:
         cells.append(f"{mean:+.2%}" + (f" [{worst:+.2%}]" if len(changes) > 1 else ""))
     distance = sum(model["distance"] for model in found) / len(found)
     shares = [
-        [
-            seed["time"][kind][name] / seed["time"][kind]["teacher"]
-            for seed in seeds
-            if name in seed["time"][kind]
-        ]
+        [seed["time"][kind][name] for seed in seeds if name in seed["time"][kind]]
         for kind in ("torch", "onnx")
     ]
     times = [f"{sum(values) / len(values):.2f}" if values else "" for values in shares]
