@@ -14,7 +14,6 @@ import dataclasses
 import hashlib
 import io
 import json
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -34,6 +33,7 @@ from hedgecast.learning.study import Study
 from hedgecast.learning.validation import Days
 from hedgecast.version import __version__
 from hedgecast_workers.program_text import ProgramText
+from hedgecast_workers.storage import absolute, place, read_file, write_file
 
 PARTS = ("train", "validation")
 _FIELDS = ("context", "whitened", "realized")
@@ -54,9 +54,7 @@ class RunFiles:
     @classmethod
     def at(cls, storage: str, name: str) -> Self:
         """The folder ``name`` in ``storage``; a relative directory counts from the working directory."""
-        if "://" not in storage:
-            storage = str(Path(storage).expanduser().resolve())
-        return cls(storage, name)
+        return cls(absolute(storage), name)
 
     @property
     def place(self) -> tuple[pyarrow.fs.FileSystem, str]:
@@ -67,15 +65,11 @@ class RunFiles:
         ConfigError
             It is no address that pyarrow knows.
         """
-        try:
-            filesystem, path = pyarrow.fs.FileSystem.from_uri(self.storage)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise ConfigError(f"storage {self.storage!r}: {error}", key="storage") from error
-        return filesystem, path
+        return place(self.storage, "storage")
 
     def path(self, *parts: str) -> str:
         """Path of a file of the run, in `place`'s filesystem."""
-        return "/".join([self.place[1].rstrip("/"), self.name, *parts])
+        return "/".join([self.place[1], self.name, *parts])
 
     def write_job(self, job: Job, study: Study) -> None:
         """Write what workers start from; a run of the same job that is there stays as it is.
@@ -171,20 +165,10 @@ class RunFiles:
             pyarrow.parquet.write_table(table.slice(begin, _SHARD_DAYS), path, filesystem=filesystem)
 
     def _write(self, name: str, content: bytes) -> None:
-        filesystem, _ = self.place
-        filesystem.create_dir(self.path(), recursive=True)
-        # Whole or not at all: whoever reads it may do so at any time.
-        partial = self.path(f".{name}.partial")
-        with filesystem.open_output_stream(partial) as file:
-            file.write(content)
-        filesystem.move(partial, self.path(name))
+        write_file(self.place[0], self.path(name), content)
 
     def _read(self, name: str) -> bytes | None:
-        filesystem, _ = self.place
-        if filesystem.get_file_info(self.path(name)).type != pyarrow.fs.FileType.File:
-            return None
-        with filesystem.open_input_stream(self.path(name)) as file:
-            return bytes(file.read())
+        return read_file(self.place[0], self.path(name))
 
     def _needed(self, name: str) -> bytes:
         found = self._read(name)

@@ -69,10 +69,31 @@ def read_table(path: Path | str, config: DataConfig) -> SeriesTable:
         found and what to do. Nothing is dropped, sorted or filled.
     """
     path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path}: no such file: correct data.path (now from {Path.cwd()})", file=str(path))
+    table = table_of(read_arrow(path, str(path)), config, str(path))
+    check_table(table, config)
+    return table
+
+
+def table_of(raw: pa.Table, config: DataConfig, source: str) -> SeriesTable:
+    """The columns that ``config`` names, as they stand in ``raw``: neither times nor values are checked yet.
+
+    Parameters
+    ----------
+    raw : pyarrow.Table
+    config : DataConfig
+        As for `read_table`.
+    source : str
+        For messages.
+
+    Raises
+    ------
+    DataError
+        A column is missing, stands twice or is of the wrong type, a time is missing, or there are no rows.
+    """
     if config.timestamp is None:
         raise ConfigError("missing key 'data.timestamp': a file needs it", key="data.timestamp")
-    raw = _read_arrow(path)
-    source = str(path)
     missing = [name for name in (config.timestamp, *config.columns) if name not in raw.column_names]
     if missing:
         raise DataError(
@@ -91,7 +112,7 @@ def read_table(path: Path | str, config: DataConfig) -> SeriesTable:
         raise DataError(f"{source}: the file has no rows: give at least one window", file=source)
     times = _utc_times(raw[config.timestamp], config, source)
     unused = [name for name in raw.column_names if name not in (config.timestamp, *config.columns)]
-    table = SeriesTable(
+    return SeriesTable(
         times=times,
         columns={name: _numbers(raw[name], name, times, source) for name in config.columns},
         units=dict(config.units),
@@ -100,8 +121,6 @@ def read_table(path: Path | str, config: DataConfig) -> SeriesTable:
         source=source,
         report={"rows_read": raw.num_rows, "rows_kept": raw.num_rows, "columns_unused": unused},
     )
-    check_table(table, config)
-    return table
 
 
 def check_table(table: SeriesTable, config: DataConfig) -> None:
@@ -132,7 +151,7 @@ def check_table(table: SeriesTable, config: DataConfig) -> None:
                 file=table.source,
                 column=name,
             )
-    _check_wall_grid(table, config)
+    check_wall_grid(table, config)
     window = config.history + config.horizon
     if len(table) < window:
         raise DataError(
@@ -207,7 +226,14 @@ def check_finite(values: np.ndarray, name: str, times: np.ndarray, source: str) 
         )
 
 
-def _check_wall_grid(table: SeriesTable, config: DataConfig) -> None:
+def check_wall_grid(table: SeriesTable, config: DataConfig) -> None:
+    """Nothing, if every time is a whole number of steps from the issue time, on the wall clock.
+
+    Raises
+    ------
+    DataError
+        One is not.
+    """
     local = local_times(table.times, zone(config.timezone, key="data.timezone"))
     seconds = (local - local.astype("datetime64[D]")).astype(np.int64)
     off = np.flatnonzero((seconds - 60 * config.issue_minutes) % (60 * config.step_minutes))
@@ -221,19 +247,30 @@ def _check_wall_grid(table: SeriesTable, config: DataConfig) -> None:
         )
 
 
-def _read_arrow(path: Path) -> pa.Table:
-    if not path.exists():
-        raise DataError(f"{path}: no such file: correct data.path (now from {Path.cwd()})", file=str(path))
-    suffix = path.suffix.lower()
+def read_arrow(file: Any, source: str) -> pa.Table:
+    """All columns of a CSV or Parquet file, told apart by the ending of ``source``.
+
+    Parameters
+    ----------
+    file : Path or pyarrow.NativeFile
+    source : str
+        Its name, for messages too.
+
+    Raises
+    ------
+    DataError
+        Another ending, or the file cannot be read.
+    """
+    suffix = Path(source).suffix.lower()
     try:
         if suffix == ".parquet":
-            return pa.parquet.read_table(path)
+            return pa.parquet.read_table(file)
         if suffix == ".csv":
             options = pa.csv.ConvertOptions(strings_can_be_null=True)
-            return pa.csv.read_csv(path, convert_options=options)
+            return pa.csv.read_csv(file, convert_options=options)
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: cannot be read as {suffix[1:]}: {error}", file=str(path)) from error
-    raise DataError(f"{path}: ends in {suffix!r}: give a .csv or .parquet file", file=str(path))
+        raise DataError(f"{source}: cannot be read as {suffix[1:]}: {error}", file=source) from error
+    raise DataError(f"{source}: ends in {suffix!r}: give a .csv or .parquet file", file=source)
 
 
 def _utc_times(column: pa.ChunkedArray, config: DataConfig, source: str) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from typing import Self
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hedgecast.core.errors import ShapeError
+from hedgecast.scenarios.fingerprint import RunningFingerprint
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,11 +99,8 @@ class ScenarioSet:
 
     def fingerprint(self) -> str:
         """Hexadecimal SHA-256 of shape, names, units, times, paths and probabilities, as float64."""
-        digest = hashlib.sha256()
-        digest.update(repr((tuple(self.paths.shape), self.names, self.units)).encode())
-        if self.times is not None:
-            digest.update(np.ascontiguousarray(self.times.astype("datetime64[ns]").astype("<i8")).tobytes())
+        digest = RunningFingerprint(tuple(self.paths.shape), self.names, self.units, self.times)
         for tensor in (self.paths, self.probabilities):
             if tensor is not None:
-                digest.update(np.ascontiguousarray(tensor.detach().cpu().double().numpy(), "<f8").tobytes())
+                digest.update(tensor.detach().cpu().double().numpy())
         return digest.hexdigest()
