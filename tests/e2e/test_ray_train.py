@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +22,11 @@ from hedgecast.learning.fit import Fitted
 from hedgecast.learning.methods.diffusion import fit_diffusion
 from hedgecast.learning.study import read_study
 from hedgecast.testing import write_tiny_study
-from hedgecast_workers.processes import end, family
 from hedgecast_workers.run_files import RunFiles
+from hedgecast_workers.testing import BIN, Head, environment, finish
 
 pytestmark = pytest.mark.slow
 
-BIN = Path(sys.executable).parent
 CHANGES = (
     "learning.method=diffusion-dfl",
     "learning.epochs=24",
@@ -69,16 +64,6 @@ for run in runs:
         trainer=RayTrainer(study, options),
     )
 """
-# Runs its arguments and ends them when its standard input does: also when this test is killed.
-# Killed: told to end, a Ray head first drains for half a minute.
-GUARD = """
-import subprocess, sys
-from hedgecast_workers.processes import end, family
-child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
-sys.stdin.read()
-end(family(child.pid), patience_seconds=0.0)
-child.wait()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +74,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def study(folder: Path) -> Path:
     return write_tiny_study(folder, num_days=230)
-
-
-def environment(**changes: str) -> dict[str, str]:
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return {**plain, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", **changes}
 
 
 def driver(
@@ -116,19 +96,6 @@ def driver(
     )
 
 
-def finish(process: subprocess.Popen[str], seconds: float = 300.0) -> tuple[int, str]:
-    """Exit status and standard error; nothing of it is left, whatever happens."""
-    try:
-        _, errors = process.communicate(timeout=seconds)
-    except BaseException:
-        left = family(process.pid)
-        process.terminate()
-        end(left, patience_seconds=20.0)
-        process.communicate()
-        raise
-    return process.returncode, errors
-
-
 def fitted(storage: Path, name: str) -> Fitted:
     found = RunFiles.at(str(storage), name).read_fitted()
     assert found is not None
@@ -139,86 +106,6 @@ def figures(found: Fitted) -> dict[str, Any]:
     record = found.history.to_dict()
     record.pop("seconds")
     return record
-
-
-def free_ports(count: int) -> list[str]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [str(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
-
-
-class Head:
-    """A local cluster of four CPUs."""
-
-    def __init__(self, process: subprocess.Popen[bytes], address: str, dashboard: str, token: str) -> None:
-        self.process, self.address, self.dashboard = process, address, dashboard
-        # The last: this node is known to Ray by its loopback address.
-        self.environment = environment(
-            RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token, RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0"
-        )
-
-    def connected(self) -> dict[str, str]:
-        return {**self.environment, "RAY_ADDRESS": self.address}
-
-    def runs(self, pid: int) -> bool:
-        return psutil.Process(pid) in psutil.Process(self.process.pid).children(recursive=True)
-
-
-@pytest.fixture(scope="module")
-def head() -> Iterator[Head]:
-    port, dashboard, agent, client = free_ports(4)
-    # Ray's sockets have paths of at most 107 bytes.
-    temporary = tempfile.mkdtemp(prefix="hc-", dir="/tmp")
-    token = secrets.token_hex(32)
-    env = environment(
-        RAY_AUTH_MODE="token",
-        RAY_AUTH_TOKEN=token,
-        RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
-        RAY_USAGE_STATS_ENABLED="0",
-        # On a machine that does other things too, workers that give way do not start in time.
-        RAY_worker_niceness="0",
-    )
-    options = {
-        "node-ip-address": "127.0.0.1",
-        "port": port,
-        "dashboard-host": "127.0.0.1",
-        "dashboard-port": dashboard,
-        "dashboard-agent-listen-port": agent,
-        "ray-client-server-port": client,
-        "num-cpus": "4",
-        "object-store-memory": str(200 * 2**20),
-        "temp-dir": temporary,
-    }
-    command = [str(BIN / "ray"), "start", "--head", "--block", "--include-dashboard=true"]
-    command += [f"--{name}={value}" for name, value in options.items()]
-    log = Path(temporary) / "head.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-c", GUARD, *command],
-            env=env,
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        deadline = time.monotonic() + 180
-        while "Ray runtime started" not in log.read_text():
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
-        yield Head(process, f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", token)
-    finally:
-        started = family(process.pid)
-        assert process.stdin is not None
-        process.stdin.close()
-        end(started, patience_seconds=20.0)
-        process.wait()
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
@@ -256,9 +143,13 @@ def test_two_workers_follow_the_curve_of_one_and_of_this_process(
     assert len(re.findall(r"worker 2 of 2: cpu of .*, process \d+", said)) == 1
 
 
-def test_nothing_of_a_private_ray_is_left(alone: tuple[Fitted, Fitted, str]) -> None:
+def test_nothing_of_a_private_ray_is_left(alone: tuple[Fitted, Fitted, str], head: Head) -> None:
     del alone
-    names = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
+    left = set(psutil.Process().children(recursive=True)) - {
+        *head.processes(),
+        psutil.Process(head.process.pid),
+    }
+    names = [" ".join(child.cmdline()) for child in left]
     assert [name for name in names if "ray" in name and "hc-" in name] == []
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -121,7 +122,8 @@ def _run(
         f"{len(days)} days, {settings.scenarios:,} scenarios each, {num_actors} actors: {files.address}"
     )
     records, peaks, made, drawing = {}, {}, 0, 0.0
-    with cluster(num_actors):
+    # Ray prints what it has to say of workers on standard output, which may be a program's to read.
+    with contextlib.redirect_stdout(sys.stderr), cluster(num_actors):
         from hedgecast_workers.bulk_run import parts
 
         with _progress(console, len(days)) as advance:
