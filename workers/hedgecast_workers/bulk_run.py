@@ -31,9 +31,6 @@ _RESULT = "result"
 # A task costs Ray some 10 ms: days with few scenarios share one of about a second (a million values).
 _VALUES_OF_TASK = 1_000_000
 _TASKS_OF_ACTOR = 8
-# Attempts at one task before the run gives up: by default a day that is too large for a node's memory would
-# kill actors for ever.
-_RETRIES = 10
 
 
 def parts(
@@ -48,7 +45,7 @@ def parts(
     HedgecastError
         What an actor came upon.
     UnavailableError
-        Actors were lost too often, or the folder cannot be written.
+        Ray gave up, or the folder cannot be written.
     """
     _quieten()
     values = settings.scenarios * len(settings.names) * max(len(day.step_times) for day in days)
@@ -61,8 +58,6 @@ def parts(
         compute=ray.data.ActorPoolStrategy(size=num_actors, max_tasks_in_flight_per_actor=2),
         num_cpus=1,
         fn_constructor_kwargs={"model": _contents(bundle), "files": files, "settings": settings},
-        # Not by its name: that is no parameter of its own, and warns.
-        ray_remote_args_fn=_bounded,
     )
     try:
         for batch in results.iter_batches(batch_size=None, batch_format="pyarrow"):
@@ -119,10 +114,6 @@ class Maker:
             message = f"the folder of the run cannot be written: {error}; the same command goes on with it"
             results.append({"error": UnavailableError.__name__, "message": message})
         return pa.table({_RESULT: [json.dumps(result) for result in results]})
-
-
-def _bounded() -> dict[str, int]:
-    return {"max_task_retries": _RETRIES}
 
 
 def _part_of(result: dict[str, Any]) -> Part:
