@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Self
 
 import numpy as np
@@ -32,6 +32,7 @@ FORMAT = "1"
 BATCH_BYTES = 2 * 2**20
 """Of one message; gRPC refuses more than 4 MiB where nothing else is said."""
 _PREFIX = "hedgecast."
+_KEYS = ("format", "series", "times", "source", "model_version", "seed", "fingerprint")
 # Every buffer of a message is padded to a multiple of this.
 _PADDING = 64
 
@@ -54,6 +55,8 @@ class Description:
     seed: int | None = None
     fingerprint: str = ""
     """Of the whole set, see `ScenarioSet.fingerprint`."""
+    extra: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """What else is to be said, such as the distance of a reduction: written under ``hedgecast.<key>`` too."""
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.units) or not self.names:
@@ -70,6 +73,9 @@ class Description:
             raise ShapeError(f"{self.num_steps} steps: a path has at least one")
         if self.times is not None and self.times.shape != (self.num_steps,):
             raise ShapeError(f"times has shape {self.times.shape}: must be ({self.num_steps},)")
+        known = [key for key in self.extra if key in _KEYS]
+        if known:
+            raise ConfigError(f"extra has the key {known[0]!r}, which has a field of its own", key=known[0])
 
     @classmethod
     def of(
@@ -79,6 +85,7 @@ class Description:
         *,
         model_version: str = "",
         fingerprint: str | None = None,
+        extra: Mapping[str, str] | None = None,
     ) -> Self:
         """The description of one context of a set.
 
@@ -90,6 +97,7 @@ class Description:
         model_version : str
         fingerprint : str, optional
             Computed where left out, which reads all paths; empty: none.
+        extra : mapping, optional
         """
         alone = scenarios.contexts(context, context + 1)
         return cls(
@@ -101,6 +109,7 @@ class Description:
             model_version=model_version,
             seed=scenarios.seed,
             fingerprint=alone.fingerprint() if fingerprint is None else fingerprint,
+            extra=extra or {},
         )
 
     @classmethod
@@ -136,6 +145,11 @@ class Description:
             model_version=found.get(f"{_PREFIX}model_version", ""),
             seed=None if seed is None else int(seed),
             fingerprint=found.get(f"{_PREFIX}fingerprint", ""),
+            extra={
+                name: value
+                for key, value in found.items()
+                if key.startswith(_PREFIX) and (name := key.removeprefix(_PREFIX)) not in _KEYS
+            },
         )
 
     def schema(
@@ -173,7 +187,7 @@ class Description:
             "seed": "" if self.seed is None else str(self.seed),
             "fingerprint": self.fingerprint,
         }
-        return {f"{_PREFIX}{key}": value for key, value in known.items() if value}
+        return {f"{_PREFIX}{key}": value for key, value in {**known, **self.extra}.items() if value}
 
 
 def record_batch(

@@ -24,6 +24,7 @@ from hedgecast.scenarios.arrow import (
     rows_under,
     scenario_set,
 )
+from hedgecast.scenarios.reduction import reduce_set
 from hedgecast.scenarios.scenario_set import ScenarioSet
 
 HOURS = np.datetime64("2024-03-30T23:00", "ns") + np.arange(6) * np.timedelta64(1, "h")
@@ -161,6 +162,20 @@ def test_what_is_not_known_is_left_out() -> None:
     assert (back.times, back.seed, back.source, back.units) == (None, None, "", ("",))
 
 
+def test_a_reduction_says_what_it_is() -> None:
+    full = some_set(60, series=2)
+    few, (how,) = reduce_set(full, 8)
+    described = Description.of(few, extra={"distance": repr(how.distance), "method": how.method})
+    batches = list(record_batches(few, description=described, indices=how.indices))
+    np.testing.assert_array_equal(indices_of(batches), how.indices)
+    again = Description.of_schema(batches[0].schema)
+    assert float(again.extra["distance"]) == how.distance
+    assert again.extra["method"] == "forward-selection"
+    back = scenario_set(batches)
+    torch.testing.assert_close(back.weights(), few.weights())
+    torch.testing.assert_close(back.paths[0], full.paths[0, how.indices])
+
+
 def test_times_within_a_second_are_kept() -> None:
     times = np.datetime64("2024-01-01", "ns") + np.arange(3) * np.timedelta64(1_500_000_001, "ns")
     described = Description(names=("load",), units=("GW",), num_steps=3, times=times)
@@ -208,6 +223,7 @@ def test_a_batch_that_does_not_fit_its_schema_is_refused(change: dict[str, Any],
         ({"units": ()}, ShapeError, "1 names and 0 units"),
         ({"times": HOURS}, ShapeError, r"times has shape \(6,\): must be \(3,\)"),
         ({"num_steps": 0, "times": None}, ShapeError, "0 steps"),
+        ({"extra": {"seed": "3"}}, ConfigError, "extra has the key 'seed'"),
     ],
 )
 def test_a_wrong_description_is_refused(change: dict[str, Any], error: type[Exception], message: str) -> None:
