@@ -118,7 +118,7 @@ def _load(home: str) -> Callable[..., Any] | typer.Typer:
 
 def _extra(module: str) -> str:
     """What brings the packages of the command in ``module``."""
-    if module == "hedgecast.commands.decide":
+    if module in ("hedgecast.commands.decide", "hedgecast.commands.evaluate", "hedgecast.commands.explain"):
         return "files"
     return "library,cpu" if module.startswith("hedgecast.") else "library,cluster,cpu"
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import socket
 import urllib.request
 
+import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from hedgecast.client import Client
 from hedgecast.core import errors
+from hedgecast.outcomes import Figures, Performance, performance_of
 from hedgecast.rpc.codec import NamedRows
 from hedgecast.service.background import background_server
 from hedgecast.service.local import LocalBackend
@@ -97,6 +99,15 @@ def test_metrics_stay_on_loopback_unless_told_otherwise() -> None:
     assert load_settings(metrics_port=0, metrics_host="0.0.0.0", allow_insecure=True)
     open_metrics = load_settings(metrics_port=0, metrics_host="0.0.0.0", allow_open_metrics=True)
     assert not open_metrics.allow_insecure
+
+
+def _performance(regret: float) -> Performance:
+    ones = np.ones(1)
+    figures = Figures(
+        model="grid", version="3", total=1, issued_at=np.array(["2030-01-01"], "datetime64[us]"), cost=ones,
+        regret=regret * ones, expected_cost=ones, expected_regret=ones, cost_level=0.5 * ones, coverage={},
+    )  # fmt: skip
+    return performance_of(figures)
 
 
 def test_realized_regret_is_what_was_last_stated() -> None:
