@@ -144,6 +144,7 @@ def bundles(folder: pathlib.Path) -> tuple[str, str]:
         schema=tiny.schema,
         generator=small,
         context=context[:10],
+        train=tiny.split.train,
         training={"days": len(context)},
         metrics=passing_metrics(),
         days=made_up_days(),

@@ -122,6 +122,7 @@ def make_tiny_model(folder: Path) -> TinyModel:
         schema=schema,
         generator=generator,
         context=context[:10],
+        train=split.train,
         training={"days": len(split.train)},
         metrics=passing_metrics(),
         days=made_up_days(),

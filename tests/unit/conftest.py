@@ -39,7 +39,9 @@ class LastDay:
             step_slots=np.arange(STEPS),
         )
 
-    def draw(self, context: Context, count: int, seed: int, start: int = 0) -> np.ndarray:
+    def draw(
+        self, context: Context, count: int, seed: int, start: int = 0, *, baseline: bool = False
+    ) -> np.ndarray:
         noise = np.random.default_rng(seed).normal(size=(start + count, STEPS))[start:]
         return (context.features + 0.1 * noise)[..., None].astype(np.float32)
 

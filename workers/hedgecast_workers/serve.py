@@ -38,6 +38,7 @@ from hedgecast_workers.plan import ServePlan
 
 if TYPE_CHECKING:
     from hedgecast.registry.session import Context
+    from hedgecast.service.safety import Judgement
 
 A = TypeVar("A")
 
@@ -89,14 +90,15 @@ class Denoiser:
         count: int,
         seed: int,
         start: int,
+        baseline: bool,
         trace: Mapping[str, str],
     ) -> NDArray[np.float32]:
         """Paths (count, T, F) from scenario ``start`` of the seed by wall-clock slot, in units of the data.
 
-        ``trace`` names the caller's span.
+        Of the network, or of the model's ``baseline``; ``trace`` names the caller's span.
         """
         with stage("denoiser.draw", trace):
-            draw = functools.partial(self._session.draw, start=start)
+            draw = functools.partial(self._session.draw, start=start, baseline=baseline)
             work = self._pool.submit(draw, features[None], [day_number], count, seed)
             paths = await asyncio.wrap_future(work)
         return cast("NDArray[np.float32]", paths[0])
@@ -122,7 +124,7 @@ class Solver:
         # A solve uses its cores well; two at once would only take turns.
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="solve")
         context = warm_up_context(self._model)
-        paths = await self._draw(context, _WARM_UP_SCENARIOS, 0, 0)
+        paths = await self._draw(context, _WARM_UP_SCENARIOS, 0, 0, baseline=False)
         await self._run(warm_up, self._model, context, paths)
 
     async def describe(self) -> ModelDescription:
@@ -151,16 +153,30 @@ class Solver:
         context = await self._run(self._model.prepare, query)
         if query.validate_only:
             return self._unsolved(query, self._model)
+        judged = self._model.before(query, context)
         paths = None
         if context is not None:
             budget.check("drawing scenarios")
-            paths = await self._draw(context, query.draw_count, query.seed, query.draw_start)
+            paths, judged = await self._judged_draw(query, context, judged)
         finish = functools.partial(self._conclude, drawn_seconds=time.perf_counter() - started)
-        return await self._run(finish, query, self._model, context, paths, budget)
+        return await self._run(finish, query, self._model, context, paths, judged, budget)
 
-    async def _draw(self, context: Context, count: int, seed: int, start: int) -> NDArray[np.float32]:
+    async def _judged_draw(
+        self, query: Query[Any], context: Context, judged: Judgement
+    ) -> tuple[NDArray[np.float32], Judgement]:
+        draw = functools.partial(self._draw, context, query.draw_count, query.seed, query.draw_start)
+        paths = await draw(baseline=judged.baseline)
+        checked = self._model.after(judged, paths)
+        if checked.baseline and not judged.baseline:
+            paths = await draw(baseline=True)
+            checked = self._model.after(checked, paths)
+        return paths, checked
+
+    async def _draw(
+        self, context: Context, count: int, seed: int, start: int, *, baseline: bool
+    ) -> NDArray[np.float32]:
         response = self._denoiser.draw.remote(
-            context.features, context.day_number, count, seed, start, carrier()
+            context.features, context.day_number, count, seed, start, baseline, carrier()
         )
         return cast("NDArray[np.float32]", await _result(response))
 

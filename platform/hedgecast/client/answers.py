@@ -115,6 +115,8 @@ class DecisionAnswer:
     request_id: str
     decision_id: str
     """Under which the outcome can be recorded; empty: the server keeps none."""
+    scenario_source: str
+    """``MODEL``, ``BASELINE`` or ``CALLER``; empty when the request was only validated."""
 
     def to_pandas(self) -> Any:
         """A pandas DataFrame of the variables with one entry a step, indexed by time; needs pandas."""
@@ -219,6 +221,9 @@ class EvaluationAnswer:
     scenario_count: int
     seed: int
     durations: Mapping[str, float]
+    scenario_source: str
+    """``MODEL``, ``BASELINE`` or ``CALLER``."""
+    warnings: tuple[str, ...]
     request_id: str
 
 
@@ -254,6 +259,9 @@ class ExplanationAnswer:
     scenario_count: int
     seed: int
     durations: Mapping[str, float]
+    scenario_source: str
+    """``MODEL``, ``BASELINE`` or ``CALLER``."""
+    warnings: tuple[str, ...]
     request_id: str
 
 

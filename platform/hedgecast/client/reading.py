@@ -65,7 +65,14 @@ def decision_answer(message: decision_pb.DecideResponse) -> DecisionAnswer:
         warnings=tuple(f"{warning.reason}: {warning.message}" for warning in message.warnings),
         request_id=message.request_id,
         decision_id=message.decision_id,
+        scenario_source=_source(message),
     )
+
+
+def _source(message: Any) -> str:
+    if not message.HasField("scenario_origin"):
+        return ""
+    return decision_pb.ScenarioOrigin.Source.Name(message.scenario_origin.source)
 
 
 def certified_decision(message: decision_pb.DecideUntilCertifiedResponse) -> CertifiedDecision:
@@ -179,6 +186,8 @@ def _frame(message: Any) -> dict[str, Any]:
         "scenario_count": message.scenario_count,
         "seed": message.seed,
         "durations": _durations(message.durations),
+        "scenario_source": _source(message),
+        "warnings": tuple(f"{warning.reason}: {warning.message}" for warning in message.warnings),
         "request_id": message.request_id,
     }
 

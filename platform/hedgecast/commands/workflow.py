@@ -264,6 +264,7 @@ def package_of(
         schema=prepared.schema,
         generator=generator,
         context=prepared.validation.context[:_PARITY_DAYS],
+        train=prepared.split.train,
         training=training,
         metrics={**validation_metrics(evaluation, name), **(metrics or {})},
         days=validation_days(prepared, evaluation, name),

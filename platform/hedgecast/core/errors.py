@@ -14,6 +14,7 @@
     |   +-- ModelNotFoundError
     |   +-- BundleError          a bundle is damaged or of another version
     |   +-- GateRefusedError     a promotion check failed
+    |   +-- UntrustedError       an answer would rest on what the model has not seen
     +-- OutcomeError             what really happened cannot be kept or read
     |   +-- DecisionNotFoundError
     |   +-- OutcomeConflictError   another record was kept under the same id
@@ -138,6 +139,12 @@ class OutcomeConflictError(OutcomeError):
     """Other content was kept under the same id or request id before."""
 
     reason = "OUTCOME_CONFLICT"
+
+
+class UntrustedError(ModelError):
+    """An answer would rest on what the model has not seen, and its policy refuses that."""
+
+    reason = "OUTSIDE_TRAINING"
 
 
 class ServiceError(HedgecastError):

@@ -21,6 +21,7 @@ from hedgecast.learning.distillation import DistillConfig
 from hedgecast.learning.tuning import TuneConfig
 from hedgecast.programs.catalog import ProgramConfig
 from hedgecast.regret.transfer import TransferConfig
+from hedgecast.scenarios.envelope import SafetyConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +42,8 @@ class Study(Config):
     """How ``hedgecast distill`` trains a student."""
     tune: TuneConfig = dataclasses.field(default_factory=TuneConfig)
     """What ``hedgecast tune`` searches."""
+    safety: SafetyConfig = dataclasses.field(default_factory=SafetyConfig)
+    """What a served model does about contexts, histories and scenarios outside its training days."""
     transfer: TransferConfig | None = None
     """A second decision that scenarios are held against; left out: the program's default, see
     `hedgecast.regret.transfer.second_program`."""

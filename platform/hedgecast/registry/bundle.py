@@ -2,6 +2,7 @@
 
     bundle.json      the manifest: versions, data and feature schema, program, metrics, checksums
     scenarios.onnx   context and noise to scenarios, in units of the data
+    baseline.onnx    the same without the network: mean, size, covariance and marginals alone
     denoiser.onnx    one step of the denoiser
     generator.npz    sizes, statistics and weights, from which a student can be trained
     validation_days.parquet  cost of every validation day, which a promotion compares
@@ -25,10 +26,12 @@ from typing import Any, Self
 from hedgecast.core.config import Config
 from hedgecast.core.errors import BundleError, ConfigError
 from hedgecast.programs.catalog import ProgramConfig
+from hedgecast.scenarios.envelope import Envelope, SafetyConfig
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "bundle.json"
 SCENARIOS_GRAPH = "scenarios.onnx"
+BASELINE_GRAPH = "baseline.onnx"
 DENOISER_GRAPH = "denoiser.onnx"
 GENERATOR_WEIGHTS = "generator.npz"
 PROGRAM_FILE = "program.py"
@@ -78,6 +81,10 @@ class Manifest(Config):
     """What the graphs take and give."""
     program: ProgramConfig
     """The decision program and its parameters."""
+    envelope: Envelope
+    """Ranges of the training days."""
+    safety: SafetyConfig
+    """What follows when an answer would rest on what lies outside them."""
     training: dict[str, Any]
     """Days used, their range, losses, seconds."""
     metrics: dict[str, float]
@@ -135,6 +142,11 @@ class Bundle:
     def scenarios_graph(self) -> Path:
         """The graph from context and noise to scenarios."""
         return self.folder / SCENARIOS_GRAPH
+
+    @property
+    def baseline_graph(self) -> Path:
+        """The graph of the baseline's scenarios."""
+        return self.folder / BASELINE_GRAPH
 
     @property
     def denoiser_graph(self) -> Path:

@@ -41,9 +41,10 @@ class Parity:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Graphs:
-    """Both graphs as bytes, with what the comparison with torch gave."""
+    """All graphs as bytes, with what the comparison with torch gave."""
 
     scenarios: bytes
+    baseline: bytes
     denoiser: bytes
     scenarios_parity: Parity
     denoiser_parity: Parity
@@ -78,6 +79,7 @@ def export_graphs(
     start, end = (torch.tensor(time) for time in sampling_times(module.config.sampler_steps)[:2])
 
     scenarios = _export(_ScenarioGraph(module), (context[:2], noise[:2, :3]), ("context", "noise"), "paths")
+    baseline = _export(_BaselineGraph(module), (context[:2], noise[:2, :3]), ("context", "noise"), "paths")
     step_inputs = ("context", "state", "time", "next_time")
     denoiser = _export(
         _StepGraph(module), (context[:2], noise[:2, :3], start, end), step_inputs, "next_state"
@@ -85,15 +87,22 @@ def export_graphs(
     with torch.no_grad():
         paths = module.sample(context, noise)
         states = module.denoise_step(context, noise, start, end)
+        plain = module.finish(context, noise)
     graphs = Graphs(
         scenarios=scenarios,
+        baseline=baseline,
         denoiser=denoiser,
         scenarios_parity=_parity(scenarios, {"context": context, "noise": noise}, paths),
         denoiser_parity=_parity(
             denoiser, {"context": context, "state": noise, "time": start, "next_time": end}, states
         ),
     )
-    for name, parity in (("scenario", graphs.scenarios_parity), ("denoiser", graphs.denoiser_parity)):
+    baseline_parity = _parity(baseline, {"context": context, "noise": noise}, plain)
+    for name, parity in (
+        ("scenario", graphs.scenarios_parity),
+        ("baseline", baseline_parity),
+        ("denoiser", graphs.denoiser_parity),
+    ):
         if not parity.relative_error <= PARITY_BOUND:
             raise BundleError(
                 f"the {name} graph differs from torch by {parity.relative_error:.1e} relative on "
@@ -110,6 +119,17 @@ class _ScenarioGraph(nn.Module):
 
     def forward(self, context: Tensor, noise: Tensor) -> Tensor:
         return self.generator.sample(context, noise)
+
+
+class _BaselineGraph(nn.Module):
+    """Noise taken for whitened residuals."""
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, context: Tensor, noise: Tensor) -> Tensor:
+        return self.generator.finish(context, noise)
 
 
 class _StepGraph(nn.Module):

@@ -11,10 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hedgecast.data.features import features
 from hedgecast.data.schema import FeatureSchema
+from hedgecast.data.windows import Windows
 from hedgecast.diffusion.generator import Generator
 from hedgecast.learning.study import Study
 from hedgecast.registry.bundle import (
+    BASELINE_GRAPH,
     DENOISER_GRAPH,
     GENERATOR_WEIGHTS,
     PROGRAM_FILE,
@@ -27,8 +30,10 @@ from hedgecast.registry.checks import DENOISER_PARITY, SCENARIO_PARITY
 from hedgecast.registry.evidence import ValidationDays
 from hedgecast.registry.export import export_graphs
 from hedgecast.registry.weights import weights_of
+from hedgecast.scenarios.envelope import Envelope, envelope_of
 from hedgecast.version import __version__
 
+_SPREAD_DAYS, _SPREAD_SCENARIOS = 60, 100
 _RECORDED = ("torch", "numpy", "cvxpy", "onnx", "onnxscript", "onnxruntime")
 
 
@@ -39,6 +44,7 @@ def package(
     schema: FeatureSchema,
     generator: Generator,
     context: Tensor,
+    train: Windows,
     training: Mapping[str, Any],
     metrics: Mapping[str, float],
     days: ValidationDays,
@@ -57,6 +63,8 @@ def package(
         Trained.
     context : Tensor
         (B, C) raw features of real days, for the comparison of the graphs with torch.
+    train : Windows
+        The training days, whose ranges serving holds contexts and scenarios against.
     training : mapping
         What the training run reports: days, losses, seconds.
     metrics : mapping
@@ -72,6 +80,7 @@ def package(
     graphs = export_graphs(generator, context)
     files = {
         SCENARIOS_GRAPH: graphs.scenarios,
+        BASELINE_GRAPH: graphs.baseline,
         DENOISER_GRAPH: graphs.denoiser,
         GENERATOR_WEIGHTS: weights_of(generator),
         VALIDATION_DAYS: days.to_bytes(),
@@ -100,10 +109,28 @@ def package(
             "sampler": f"{generator.config.sampler}, {generator.config.sampler_steps} steps",
         },
         "program": study.program.to_dict(),
+        "envelope": _envelope(generator, train).to_dict(),
+        "safety": study.safety.to_dict(),
         "training": dict(training),
         "metrics": measured,
     }
     return write_bundle(folder, files=files, card=_card(manifest), manifest=manifest)
+
+
+def _envelope(generator: Generator, train: Windows) -> Envelope:
+    """Ranges of the training days, and of the spread of the model's scenarios on some of them."""
+    rows, schema = features(train), train.schema
+    chosen = rows[:: max(1, len(rows) // _SPREAD_DAYS)]
+    draws = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        paths = generator.draw(torch.from_numpy(chosen).float(), _SPREAD_SCENARIOS, draws)
+    spreads = paths.double().std(dim=1).mean(dim=1).numpy()
+    return envelope_of(
+        {name: rows[:, index] for index, name in enumerate(schema.names)},
+        {name: train.history[:, :, index] for index, name in enumerate(schema.columns)},
+        {name: train.slots[:, :, index] for index, name in enumerate(schema.targets)},
+        {name: spreads[:, index] for index, name in enumerate(schema.targets)},
+    )
 
 
 def _versions() -> dict[str, str]:

@@ -127,6 +127,10 @@ class ScenarioSession:
         self._session = onnxruntime.InferenceSession(
             str(bundle.scenarios_graph), options, providers=list(providers)
         )
+        # Small, and asked for when something is wrong: not the time to find out that it does not load.
+        self._baseline = onnxruntime.InferenceSession(
+            str(bundle.baseline_graph), options, providers=list(providers)
+        )
         self.missing_providers = _missing(providers, self._session.get_providers(), allow_fallback)
 
     @classmethod
@@ -149,6 +153,7 @@ class ScenarioSession:
         seed: int,
         *,
         start: int = 0,
+        baseline: bool = False,
     ) -> NDArray[np.float32]:
         """Paths (B, count, T, F) by slot, in units of the data.
 
@@ -163,7 +168,10 @@ class ScenarioSession:
             B numbers that name the contexts in the noise; days since 1970-01-01.
         count, seed, start : int
             Scenarios ``start`` to ``start + count`` of the seed.
+        baseline : bool
+            Without the network: mean, size, covariance and marginals alone.
         """
+        session = self._baseline if baseline else self._session
         shape = self.bundle.manifest.generator
         if contexts.ndim != 2 or contexts.shape[1] != shape.num_features:
             raise ShapeError(
@@ -175,7 +183,7 @@ class ScenarioSession:
         for begin in range(0, count, _CHUNK):
             size = min(_CHUNK, count - begin)
             noise = scenario_noise(seed, context_numbers, size, shape.noise_size, start=start + begin)
-            (paths[:, begin : begin + size],) = self._session.run(None, {"context": rows, "noise": noise})
+            (paths[:, begin : begin + size],) = session.run(None, {"context": rows, "noise": noise})
         return paths
 
     def scenarios(self, history: NamedRows, known: NamedRows, count: int, seed: int) -> ScenarioSet:

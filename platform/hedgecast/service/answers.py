@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,6 +11,14 @@ from numpy.typing import NDArray
 
 from hedgecast.outcomes.records import Band
 from hedgecast.service.models import ModelDescription
+
+
+class ScenarioSource(enum.Enum):
+    """Who made the scenarios that an answer rests on."""
+
+    MODEL = "model"
+    BASELINE = "baseline"
+    CALLER = "caller"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,6 +132,7 @@ class Solution:
     decision: tuple[DecisionArray, ...]
     statistics: Statistics
     report: SolveReport
+    source: ScenarioSource
     scenario_fingerprint: str
     scenarios: Scenarios | None
     """Only where asked for."""
@@ -197,6 +207,9 @@ class EvaluateAnswer:
     best: Evaluation
     """The optimized plan on the same scenarios, which it was not optimized on."""
     best_decision: tuple[DecisionArray, ...]
+    source: ScenarioSource
+    warnings: tuple[tuple[str, str], ...]
+    """(reason, message)."""
     scenario_fingerprint: str
     """Of the scenarios of the comparison."""
     confidence: float
@@ -237,6 +250,9 @@ class ExplainAnswer:
     """What that plan would cost if the mean scenario came."""
     unhedged_expected_cost: float
     """What it costs over the scenarios; infinite where one has no recourse to it."""
+    source: ScenarioSource
+    warnings: tuple[tuple[str, str], ...]
+    """(reason, message)."""
     scenario_fingerprint: str
     scenario_seconds: float
     solve_seconds: float

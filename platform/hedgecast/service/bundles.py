@@ -27,6 +27,7 @@ from hedgecast.service.models import (
     ModelDescription,
     ProgramDescription,
 )
+from hedgecast.service.safety import Safety
 from hedgecast.service.sample import priced
 from hedgecast.version import __version__
 
@@ -40,15 +41,20 @@ def served_model(reference: BundleReference) -> ServedModel:
     reader = ContextReader(bundle)
     program = _kept(functools.partial(load_program, bundle.program))
     description = _describe(reference, bundle, reader.schema, program(bundle.manifest.generator.num_slots))
-    return ServedModel(description=description, source=reader, program=program)
+    safety = Safety(bundle.manifest.envelope, bundle.manifest.safety)
+    return ServedModel(description=description, source=reader, program=program, safety=safety)
 
 
 def local_model(reference: BundleReference, *, threads: int = 1) -> LocalModel:
     """The model of a bundle with its network in this process."""
     session = ScenarioSession.open(reference.folder, threads=threads)
 
-    def draw(context: Context, count: int, seed: int, start: int = 0) -> NDArray[np.float32]:
-        drawn = session.draw(context.features[None], [context.day_number], count, seed, start=start)
+    def draw(
+        context: Context, count: int, seed: int, start: int = 0, *, baseline: bool = False
+    ) -> NDArray[np.float32]:
+        drawn = session.draw(
+            context.features[None], [context.day_number], count, seed, start=start, baseline=baseline
+        )
         paths: NDArray[np.float32] = drawn[0]
         return paths
 

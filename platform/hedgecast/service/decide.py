@@ -18,6 +18,7 @@ from hedgecast.scenarios.scenario_set import ScenarioSet
 from hedgecast.service.answers import Scenarios
 from hedgecast.service.models import ColumnSpec, ModelDescription
 from hedgecast.service.queries import EvaluateQuery, Query
+from hedgecast.service.safety import MODEL, OWN, Judgement, Safety
 
 
 class ContextSource(Protocol):
@@ -40,6 +41,8 @@ class ServedModel:
     source: ContextSource
     program: Callable[[int], TwoStageProgram]
     """The program for a number of steps; keeps what it has built."""
+    safety: Safety | None = None
+    """What follows when an answer would rest on what the model has not seen; None: nothing is looked at."""
 
     def prepare(self, query: Query[Any]) -> Context | None:
         """The context of a query that fits this model; None where it brings scenarios of its own.
@@ -60,6 +63,16 @@ class ServedModel:
         context = self.source.read(query.history, query.known)
         self._check_program(query, len(context.step_times))
         return context
+
+    def before(self, query: Query[Any], context: Context | None) -> Judgement:
+        """What an answer to a prepared query would rest on; see `Safety.before`."""
+        if context is None:
+            return OWN
+        return MODEL if self.safety is None else self.safety.before(query, context)
+
+    def after(self, judged: Judgement, paths: NDArray[np.float32]) -> Judgement:
+        """The same once the scenarios are there; see `Safety.after`."""
+        return judged if self.safety is None else self.safety.after(judged, paths)
 
     def _check_program(self, query: Query[Any], num_steps: int) -> None:
         try:

@@ -101,6 +101,8 @@ def evaluate(query: EvaluateQuery, model: ServedModel, sample: Sample, budget: B
         evaluations=evaluations,
         best=_evaluation(best, best, ranked[0], common),
         best_decision=sample.arrays(optimum.values),
+        source=sample.judgement.source,
+        warnings=sample.judgement.warnings,
         scenario_fingerprint=compared.scenarios.fingerprint(),
         confidence=query.confidence,
         scenario_seconds=sample.seconds,

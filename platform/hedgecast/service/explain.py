@@ -67,6 +67,8 @@ def explain(query: ExplainQuery, model: ServedModel, sample: Sample, budget: Bud
         unhedged=sample.arrays(naive.values),
         unhedged_planned_cost=float(naive.objective[0]),
         unhedged_expected_cost=float(expectation(unhedged, weights)),
+        source=sample.judgement.source,
+        warnings=sample.judgement.warnings,
         scenario_fingerprint=sample.scenarios.fingerprint(),
         scenario_seconds=sample.seconds,
         solve_seconds=solved - started,

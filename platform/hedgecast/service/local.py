@@ -19,6 +19,7 @@ from hedgecast.service.budget import Budget
 from hedgecast.service.decide import ServedModel
 from hedgecast.service.models import ModelDescription, resolve
 from hedgecast.service.queries import Query
+from hedgecast.service.safety import Judgement
 from hedgecast.service.tracing import stage
 from hedgecast.service.work import conclude, unsolved
 
@@ -28,8 +29,13 @@ A = TypeVar("A")
 class Draw(Protocol):
     """What turns a context into paths: a bundle's network, say."""
 
-    def __call__(self, context: Context, count: int, seed: int, start: int = 0) -> NDArray[np.float32]:
-        """Paths (count, T, F) from scenario ``start`` of a seed, by wall-clock slot, in units of the data."""
+    def __call__(
+        self, context: Context, count: int, seed: int, start: int = 0, *, baseline: bool = False
+    ) -> NDArray[np.float32]:
+        """Paths (count, T, F) from scenario ``start`` of a seed, by wall-clock slot, in units of the data.
+
+        Of the network, or of the model's ``baseline``.
+        """
         ...
 
 
@@ -94,9 +100,20 @@ def _worked(query: Query[A], local: LocalModel, budget: Budget) -> A:
     context = model.prepare(query)
     if query.validate_only:
         return unsolved(query, model)
+    judged = model.before(query, context)
     paths = None
     if context is not None:
         budget.check("drawing scenarios")
-        with stage("denoiser.draw"):
-            paths = local.draw(context, query.draw_count, query.seed, query.draw_start)
-    return conclude(query, model, context, paths, budget, drawn_seconds=time.perf_counter() - started)
+        paths = _drawn(query, local, context, judged)
+        checked = model.after(judged, paths)
+        if checked.baseline and not judged.baseline:
+            paths = _drawn(query, local, context, checked)
+            checked = model.after(checked, paths)
+        judged = checked
+    seconds = time.perf_counter() - started
+    return conclude(query, model, context, paths, judged, budget, drawn_seconds=seconds)
+
+
+def _drawn(query: Query[A], local: LocalModel, context: Context, judged: Judgement) -> NDArray[np.float32]:
+    with stage("denoiser.draw"):
+        return local.draw(context, query.draw_count, query.seed, query.draw_start, baseline=judged.baseline)

@@ -19,11 +19,13 @@ from hedgecast.service.answers import (
     Gap,
     Influence,
     Scenarios,
+    ScenarioSource,
     Solution,
 )
 from hedgecast.service.certify import Certificate
 from hedgecast.service.models import ArraySpec, ColumnSpec, ModelDescription, ProgramDescription
 from hedgecast.service.queries import DecideQuery, EvaluateQuery, ExplainQuery, Query
+from hedgecast.service.safety import BASELINE
 
 
 def decide_response(
@@ -51,6 +53,8 @@ def evaluate_response(
         best_decision=map(_variable, answer.best_decision),
         confidence=answer.confidence,
         scenario_fingerprint=answer.scenario_fingerprint,
+        scenario_origin=_origin(answer.source),
+        warnings=_warnings(answer.warnings),
         durations=_durations(answer, total_seconds),
     )
 
@@ -69,6 +73,8 @@ def explain_response(
         unhedged_planned_cost=answer.unhedged_planned_cost,
         unhedged_expected_cost=answer.unhedged_expected_cost,
         scenario_fingerprint=answer.scenario_fingerprint,
+        scenario_origin=_origin(answer.source),
+        warnings=_warnings(answer.warnings),
         durations=_durations(answer, total_seconds),
     )
 
@@ -148,6 +154,7 @@ def _fill(message: decision_pb.DecideResponse, solution: Solution) -> None:
         )
     )
     message.scenario_fingerprint = solution.scenario_fingerprint
+    message.scenario_origin.CopyFrom(_origin(solution.source))
     if solution.scenarios is not None:
         message.scenarios.CopyFrom(scenario_message(solution.scenarios))
     if solution.gap is not None:
@@ -159,9 +166,18 @@ def _fill(message: decision_pb.DecideResponse, solution: Solution) -> None:
     )
     total = codec.decode_duration(message.durations.total_duration)
     message.durations.CopyFrom(_durations(solution, total))
-    message.warnings.extend(
-        decision_pb.Warning(reason=reason, message=text) for reason, text in solution.warnings
+    message.warnings.extend(_warnings(solution.warnings))
+
+
+def _origin(source: ScenarioSource) -> decision_pb.ScenarioOrigin:
+    return decision_pb.ScenarioOrigin(
+        source=decision_pb.ScenarioOrigin.Source.Value(source.name),
+        baseline=BASELINE if source is ScenarioSource.BASELINE else "",
     )
+
+
+def _warnings(warnings: Sequence[tuple[str, str]]) -> list[decision_pb.Warning]:
+    return [decision_pb.Warning(reason=reason, message=text) for reason, text in warnings]
 
 
 def gap_message(gap: Gap) -> decision_pb.ModelGap:

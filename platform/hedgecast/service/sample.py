@@ -21,6 +21,7 @@ from hedgecast.service.answers import DecisionArray, Scenarios
 from hedgecast.service.decide import ServedModel
 from hedgecast.service.models import ProgramDescription
 from hedgecast.service.queries import Query
+from hedgecast.service.safety import Judgement
 
 # Whoever recomputes an answer with another solver shall agree to 1e-6; about one iteration more than 1e-7.
 TOLERANCE = 1e-8
@@ -42,6 +43,8 @@ class Sample:
     """Names the units."""
     given: Mapping[str, Tensor]
     """(1, *shape)."""
+    judgement: Judgement
+    """Who made the scenarios, and what a reader must know of them."""
     seconds: float
     """What drawing took."""
 
@@ -76,6 +79,7 @@ def sample_of(
     model: ServedModel,
     context: Context | None,
     paths: NDArray[np.float32] | None,
+    judgement: Judgement,
     *,
     drawn_seconds: float,
 ) -> Sample:
@@ -87,6 +91,8 @@ def sample_of(
     model : ServedModel
     context, paths
         From `ServedModel.prepare`, and ``query.draw_count`` paths (S, T, F); None with the caller's own.
+    judgement : Judgement
+        What became of the query's safety.
     drawn_seconds : float
         What that took.
     """
@@ -104,6 +110,7 @@ def sample_of(
         program=model.program(everything.paths.shape[2]),
         description=model.description.program,
         given={name: torch.from_numpy(value)[None] for name, value in query.given.items()},
+        judgement=judgement,
         seconds=drawn_seconds + time.perf_counter() - started,
     )
 

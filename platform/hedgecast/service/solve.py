@@ -77,6 +77,7 @@ def solve_query(query: DecideQuery, sample: Sample, budget: Budget) -> Solution:
             iterations=int(decision.iterations[0]),
             backend=decision.backend,
         ),
+        source=sample.judgement.source,
         scenario_fingerprint=sample.scenarios.fingerprint(),
         scenarios=scenario_arrays(sample.scenarios) if query.return_scenarios else None,
         gap=gap,
@@ -85,7 +86,7 @@ def solve_query(query: DecideQuery, sample: Sample, budget: Budget) -> Solution:
         scenario_seconds=sample.seconds,
         solve_seconds=solved - started,
         statistics_seconds=done - solved,
-        warnings=tuple(_warnings(query, statistics, prices)),
+        warnings=(*sample.judgement.warnings, *_warnings(query, statistics, prices)),
         bands=_bands(sample, decision) if query.keep else None,
     )
 

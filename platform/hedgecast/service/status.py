@@ -66,6 +66,7 @@ RULES: Mapping[type[errors.HedgecastError], Rule] = {
     errors.OutcomeError: Rule(_CODE.INTERNAL, public=False),
     errors.DecisionNotFoundError: Rule(_CODE.NOT_FOUND),
     errors.OutcomeConflictError: Rule(_CODE.ALREADY_EXISTS),
+    errors.UntrustedError: Rule(_CODE.FAILED_PRECONDITION),
     errors.ServiceError: Rule(_CODE.INTERNAL, public=False),
     errors.UnavailableError: Rule(_CODE.UNAVAILABLE, retry=True),
     errors.OverloadedError: Rule(_CODE.RESOURCE_EXHAUSTED, retry=True),

@@ -15,6 +15,7 @@ from hedgecast.service.decide import ServedModel
 from hedgecast.service.evaluate import evaluate
 from hedgecast.service.explain import explain
 from hedgecast.service.queries import DecideQuery, EvaluateQuery, ExplainQuery, Query
+from hedgecast.service.safety import Judgement
 from hedgecast.service.sample import Sample, sample_of
 from hedgecast.service.solve import solve_query
 
@@ -27,6 +28,7 @@ def conclude(
     model: ServedModel,
     context: Context | None,
     paths: NDArray[np.float32] | None,
+    judgement: Judgement,
     budget: Budget,
     *,
     drawn_seconds: float,
@@ -40,7 +42,7 @@ def conclude(
     DeadlineError
         The budget ran out.
     """
-    sample = sample_of(query, model, context, paths, drawn_seconds=drawn_seconds)
+    sample = sample_of(query, model, context, paths, judgement, drawn_seconds=drawn_seconds)
     return cast(A, _WORK[type(query)](query, model, sample, budget))
 
 

@@ -16,6 +16,7 @@ from hedgecast.service.budget import Budget
 from hedgecast.service.local import LocalModel
 from hedgecast.service.models import resolve
 from hedgecast.service.queries import DecideQuery
+from hedgecast.service.safety import MODEL
 from hedgecast.service.work import conclude
 
 
@@ -89,11 +90,11 @@ def test_a_spent_budget_stops_before_the_next_stage(query: DecideQuery, local_mo
     context = local_model.model.prepare(query)
     paths = local_model.draw(context, 40, 1)
     with pytest.raises(DeadlineError, match="before the solve"):
-        conclude(query, local_model.model, context, paths, Budget(0.0), drawn_seconds=0.0)
+        conclude(query, local_model.model, context, paths, MODEL, Budget(0.0), drawn_seconds=0.0)
     cancelled = Budget(60.0)
     cancelled.cancel()
     with pytest.raises(DeadlineError, match="cancelled before the solve"):
-        conclude(query, local_model.model, context, paths, cancelled, drawn_seconds=0.0)
+        conclude(query, local_model.model, context, paths, MODEL, cancelled, drawn_seconds=0.0)
 
 
 def test_a_thin_tail_is_said(query: DecideQuery, local_model: LocalModel) -> None:
@@ -101,7 +102,7 @@ def test_a_thin_tail_is_said(query: DecideQuery, local_model: LocalModel) -> Non
     for level, reasons in ((0.8, []), (0.9, ["THIN_TAIL"])):
         asked = dataclasses.replace(query, tail_level=level)
         paths = local_model.draw(context, 40, 1)
-        answer = conclude(asked, local_model.model, context, paths, Budget(60.0), drawn_seconds=0.0)
+        answer = conclude(asked, local_model.model, context, paths, MODEL, Budget(60.0), drawn_seconds=0.0)
         assert answer.solution is not None
         assert [reason for reason, _ in answer.solution.warnings] == reasons
 

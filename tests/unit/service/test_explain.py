@@ -19,6 +19,7 @@ from hedgecast.service.background import background_server
 from hedgecast.service.explain import decision_moves
 from hedgecast.service.local import LocalBackend, LocalModel
 from hedgecast.service.queries import ExplainQuery
+from hedgecast.service.safety import MODEL
 from hedgecast.service.sample import Sample
 from hedgecast.service.settings import ServiceSettings
 
@@ -39,7 +40,7 @@ def test_the_influence_is_the_shift_of_a_smooth_decision(local_model: LocalModel
     paths = torch.randn(1, 9, 2, 1, generator=generator, dtype=torch.float64)
     sample = Sample(
         scenarios=ScenarioSet(paths=paths, names=("load",), units=("GW",)), fresh=None, program=program,
-        description=local_model.model.description.program, given={}, seconds=0.0,
+        description=local_model.model.description.program, given={}, judgement=MODEL, seconds=0.0,
     )  # fmt: skip
     query = ExplainQuery(
         model="m", history=EMPTY_ROWS, known=EMPTY_ROWS, given={}, own=None, scenario_count=9, seed=0,

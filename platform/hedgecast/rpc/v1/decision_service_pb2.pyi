@@ -200,6 +200,7 @@ class DecideResponse(_message.Message):
     CONSTRAINT_PRICES_FIELD_NUMBER: _builtins.int
     SENSITIVITIES_FIELD_NUMBER: _builtins.int
     DECISION_ID_FIELD_NUMBER: _builtins.int
+    SCENARIO_ORIGIN_FIELD_NUMBER: _builtins.int
     objective: _builtins.float
     """Value of the asked risk measure at the decision."""
     expected_cost: _builtins.float
@@ -298,6 +299,10 @@ class DecideResponse(_message.Message):
         program has none, or as above.
         """
 
+    @_builtins.property
+    def scenario_origin(self) -> Global___ScenarioOrigin:
+        """Who made the scenarios."""
+
     def __init__(
         self,
         *,
@@ -327,14 +332,74 @@ class DecideResponse(_message.Message):
         constraint_prices: _abc.Iterable[Global___ConstraintPrice] | None = ...,
         sensitivities: _abc.Iterable[Global___Sensitivity] | None = ...,
         decision_id: _builtins.str = ...,
+        scenario_origin: Global___ScenarioOrigin | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["durations", b"durations", "model", b"model", "model_gap", b"model_gap", "program", b"program", "scenarios", b"scenarios", "verdict", b"verdict"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["durations", b"durations", "model", b"model", "model_gap", b"model_gap", "program", b"program", "scenario_origin", b"scenario_origin", "scenarios", b"scenarios", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["constraint_prices", b"constraint_prices", "cost_cvar", b"cost_cvar", "cost_quantiles", b"cost_quantiles", "decision", b"decision", "decision_id", b"decision_id", "durations", b"durations", "expected_cost", b"expected_cost", "expected_regret", b"expected_regret", "expected_regret_standard_error", b"expected_regret_standard_error", "expected_value_of_perfect_information", b"expected_value_of_perfect_information", "model", b"model", "model_gap", b"model_gap", "objective", b"objective", "program", b"program", "regret_cvar", b"regret_cvar", "regret_quantiles", b"regret_quantiles", "request_id", b"request_id", "scenario_count", b"scenario_count", "scenario_fingerprint", b"scenario_fingerprint", "scenarios", b"scenarios", "seed", b"seed", "sensitivities", b"sensitivities", "tail_level", b"tail_level", "value_of_stochastic_solution", b"value_of_stochastic_solution", "verdict", b"verdict", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["constraint_prices", b"constraint_prices", "cost_cvar", b"cost_cvar", "cost_quantiles", b"cost_quantiles", "decision", b"decision", "decision_id", b"decision_id", "durations", b"durations", "expected_cost", b"expected_cost", "expected_regret", b"expected_regret", "expected_regret_standard_error", b"expected_regret_standard_error", "expected_value_of_perfect_information", b"expected_value_of_perfect_information", "model", b"model", "model_gap", b"model_gap", "objective", b"objective", "program", b"program", "regret_cvar", b"regret_cvar", "regret_quantiles", b"regret_quantiles", "request_id", b"request_id", "scenario_count", b"scenario_count", "scenario_fingerprint", b"scenario_fingerprint", "scenario_origin", b"scenario_origin", "scenarios", b"scenarios", "seed", b"seed", "sensitivities", b"sensitivities", "tail_level", b"tail_level", "value_of_stochastic_solution", b"value_of_stochastic_solution", "verdict", b"verdict", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DecideResponse: _TypeAlias = DecideResponse  # noqa: Y015
+
+@_typing.final
+class ScenarioOrigin(_message.Message):
+    """Who made the scenarios that an answer rests on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Source:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _SourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ScenarioOrigin._Source.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        SOURCE_UNSPECIFIED: ScenarioOrigin._Source.ValueType  # 0
+        """Never sent with a decision."""
+        MODEL: ScenarioOrigin._Source.ValueType  # 1
+        """The model that the answer names."""
+        BASELINE: ScenarioOrigin._Source.ValueType  # 2
+        """The model's baseline, by its policy for what it has not seen: a warning
+        says what that was.
+        """
+        CALLER: ScenarioOrigin._Source.ValueType  # 3
+        """The caller."""
+
+    class Source(_Source, metaclass=_SourceEnumTypeWrapper):
+        """Kinds of makers."""
+
+    SOURCE_UNSPECIFIED: ScenarioOrigin.Source.ValueType  # 0
+    """Never sent with a decision."""
+    MODEL: ScenarioOrigin.Source.ValueType  # 1
+    """The model that the answer names."""
+    BASELINE: ScenarioOrigin.Source.ValueType  # 2
+    """The model's baseline, by its policy for what it has not seen: a warning
+    says what that was.
+    """
+    CALLER: ScenarioOrigin.Source.ValueType  # 3
+    """The caller."""
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    BASELINE_FIELD_NUMBER: _builtins.int
+    source: Global___ScenarioOrigin.Source.ValueType
+    """The maker."""
+    baseline: _builtins.str
+    """Name of the baseline, "gaussian": the model's mean, size, covariance and
+    marginals without its network. Empty unless `source` is BASELINE.
+    """
+    def __init__(
+        self,
+        *,
+        source: Global___ScenarioOrigin.Source.ValueType = ...,
+        baseline: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScenarioOrigin: _TypeAlias = ScenarioOrigin  # noqa: Y015
 
 @_typing.final
 class DecideUntilCertifiedRequest(_message.Message):
@@ -973,6 +1038,8 @@ class EvaluateDecisionsResponse(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     DURATIONS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SCENARIO_ORIGIN_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     confidence: _builtins.float
     """Confidence of the intervals, in (0, 1)."""
     scenario_fingerprint: _builtins.str
@@ -1007,6 +1074,14 @@ class EvaluateDecisionsResponse(_message.Message):
     def durations(self) -> Global___Durations:
         """Where the time went."""
 
+    @_builtins.property
+    def scenario_origin(self) -> Global___ScenarioOrigin:
+        """Who made the scenarios."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Warning]:
+        """What a reader should know. Empty: nothing to report."""
+
     def __init__(
         self,
         *,
@@ -1021,10 +1096,12 @@ class EvaluateDecisionsResponse(_message.Message):
         seed: _builtins.int = ...,
         durations: Global___Durations | None = ...,
         request_id: _builtins.str = ...,
+        scenario_origin: Global___ScenarioOrigin | None = ...,
+        warnings: _abc.Iterable[Global___Warning] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "durations", b"durations", "model", b"model", "program", b"program"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "durations", b"durations", "model", b"model", "program", b"program", "scenario_origin", b"scenario_origin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "best_decision", b"best_decision", "confidence", b"confidence", "durations", b"durations", "evaluations", b"evaluations", "model", b"model", "program", b"program", "request_id", b"request_id", "scenario_count", b"scenario_count", "scenario_fingerprint", b"scenario_fingerprint", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "best_decision", b"best_decision", "confidence", b"confidence", "durations", b"durations", "evaluations", b"evaluations", "model", b"model", "program", b"program", "request_id", b"request_id", "scenario_count", b"scenario_count", "scenario_fingerprint", b"scenario_fingerprint", "scenario_origin", b"scenario_origin", "seed", b"seed", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1273,6 +1350,8 @@ class ExplainDecisionResponse(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     DURATIONS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SCENARIO_ORIGIN_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     objective: _builtins.float
     """Value of the asked risk measure at the decision."""
     expected_cost: _builtins.float
@@ -1315,6 +1394,14 @@ class ExplainDecisionResponse(_message.Message):
     def durations(self) -> Global___Durations:
         """Where the time went."""
 
+    @_builtins.property
+    def scenario_origin(self) -> Global___ScenarioOrigin:
+        """Who made the scenarios."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Warning]:
+        """What a reader should know. Empty: nothing to report."""
+
     def __init__(
         self,
         *,
@@ -1332,10 +1419,12 @@ class ExplainDecisionResponse(_message.Message):
         seed: _builtins.int = ...,
         durations: Global___Durations | None = ...,
         request_id: _builtins.str = ...,
+        scenario_origin: Global___ScenarioOrigin | None = ...,
+        warnings: _abc.Iterable[Global___Warning] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["durations", b"durations", "model", b"model", "program", b"program"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["durations", b"durations", "model", b"model", "program", b"program", "scenario_origin", b"scenario_origin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "durations", b"durations", "expected_cost", b"expected_cost", "influences", b"influences", "model", b"model", "objective", b"objective", "program", b"program", "request_id", b"request_id", "scenario_count", b"scenario_count", "scenario_fingerprint", b"scenario_fingerprint", "seed", b"seed", "unhedged_decision", b"unhedged_decision", "unhedged_expected_cost", b"unhedged_expected_cost", "unhedged_planned_cost", b"unhedged_planned_cost"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "durations", b"durations", "expected_cost", b"expected_cost", "influences", b"influences", "model", b"model", "objective", b"objective", "program", b"program", "request_id", b"request_id", "scenario_count", b"scenario_count", "scenario_fingerprint", b"scenario_fingerprint", "scenario_origin", b"scenario_origin", "seed", b"seed", "unhedged_decision", b"unhedged_decision", "unhedged_expected_cost", b"unhedged_expected_cost", "unhedged_planned_cost", b"unhedged_planned_cost", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
