@@ -66,6 +66,21 @@ def test_selection_is_that_of_the_printed_algorithm(order: int, seed: int) -> No
     np.testing.assert_array_equal(found.paths, paths[found.indices])
 
 
+@pytest.mark.parametrize("candidates", [1, 2, 32])
+def test_bounds_of_earlier_steps_lose_no_winner(candidates: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hedgecast.scenarios.selection._CANDIDATES", candidates)
+    paths, weights = cloud(300, 12)
+    found = reduce_scenarios(paths, 60, probabilities=weights, method="forward-selection")
+    points = (paths / found.scale).reshape(300, -1)
+    current = np.sum((points[:, None] - points[None]) ** 2, axis=2)
+    picks: list[int] = []
+    for _ in range(60):
+        picks.append(int((weights @ current + 1e9 * np.isin(np.arange(300), picks)).argmin()))
+        current = np.minimum(current, current[:, [picks[-1]]])
+    assert found.indices is not None
+    assert found.indices.tolist() == picks
+
+
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_selection_is_no_better_than_brute_force_and_best_for_one(order: int, count: int) -> None:
@@ -89,8 +104,9 @@ def test_means_are_no_better_than_every_partition_and_best_for_one(count: int) -
         found = reduce_scenarios(paths, count, probabilities=weights, method="k-means", seed=seed)
         points = (paths / found.scale).reshape(7, -1)
         best = np.inf
-        for labels in itertools.product(range(count), repeat=7):
-            groups = [g for j in range(count) if (g := np.flatnonzero(np.array(labels) == j)).size]
+        for rest in itertools.product(range(count), repeat=6):
+            labels = np.array([0, *rest])
+            groups = [g for j in range(count) if (g := np.flatnonzero(labels == j)).size]
             means = [np.average(points[g], axis=0, weights=weights[g]) for g in groups]
             parts = zip(groups, means, strict=True)
             best = min(best, sum(np.sum((points[g] - m) ** 2, axis=1) @ weights[g] for g, m in parts))
