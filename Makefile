@@ -9,8 +9,7 @@ export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check format proto bench bench-solver bench-surrogate bench-estimators bench-bulk \
-  bench-decisions test-images test-no-ray test-lowest dist-check sbom bench-sampler fuzz clean
-  test-images test-no-ray test-lowest dist-check sbom bench-sampler fuzz clean
+  bench-decisions bench-reduction test-images test-no-ray test-lowest dist-check sbom bench-sampler fuzz clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -50,7 +49,7 @@ format: install  ## rewrite in the house format
 proto: install  ## generate platform/hedgecast/rpc/v1 from protos/
 	$(BIN)/python deploy/generate_protos.py
 
-bench: bench-solver bench-surrogate bench-estimators bench-sampler bench-bulk bench-decisions  ## all benchmarks
+bench: bench-solver bench-surrogate bench-estimators bench-reduction bench-sampler bench-bulk bench-decisions  ## all benchmarks
 
 bench-solver: install  ## the structured solve against its peers; results in benchmarks/results/
 	$(BIN)/python -m pip install --quiet -c deploy/constraints.txt -e '.[bench]'
@@ -61,6 +60,9 @@ bench-surrogate: install  ## the surrogate's gate on real history, held-out sets
 
 bench-estimators: install  ## bias and variance of the estimators where the gradient is known; benchmarks/results/
 	$(BIN)/python benchmarks/bench_estimators.py
+
+bench-reduction: install  ## what reduced scenario sets cost, in units of cost; benchmarks/results/
+	$(BIN)/python benchmarks/bench_reduction.py
 
 bench-bulk: install  ## hedgecast generate against the bare loop, and its memory; benchmarks/results/bulk.json
 	$(BIN)/python benchmarks/bench_bulk.py
