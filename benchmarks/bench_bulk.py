@@ -9,6 +9,7 @@ starting Ray and its actors takes is stated apart: it is paid once.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
@@ -16,7 +17,6 @@ import json
 import os
 import pathlib
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -71,18 +71,18 @@ def measure(run: Run) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="hedgecast-bench-") as folder:
         files = BulkFiles.at(folder)
         files.begin(settings)
-        begun, marks = time.perf_counter(), []
+        begun, marks, processors = time.perf_counter(), [], Processors()
         if run.actors:
             with cluster(run.actors):
                 from hedgecast_workers.bulk_run import parts
 
                 ready = time.perf_counter()
                 for part in parts(bundle, files, settings, days, run.actors):
-                    marks.append(mark(part))
+                    marks.append(mark(part, processors))
         else:
             writer = PartWriter(ScenarioSession(bundle), files, settings)
             ready = time.perf_counter()
-            marks += (mark(writer.make(day)) for day in days)
+            marks += (mark(writer.make(day), processors) for day in days)
         ended = time.perf_counter()
         manifest = files.finish(settings, days, [files.finished(settings, day) or {} for day in days])
     # From where every actor has made a day.
@@ -102,16 +102,35 @@ def measure(run: Run) -> dict[str, Any]:
     }
 
 
-def mark(part: Any) -> dict[str, float]:
-    me = psutil.Process()
-    times = [process.cpu_times() for process in (me, *me.children(recursive=True))]
+class Processors:
+    """Processor seconds of this process and all that it has started, those that are gone included."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[int, float] = {}
+
+    def seconds(self) -> float:
+        me = psutil.Process()
+        for process in (me, *me.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                self._seconds[process.pid] = times.user + times.system
+        return sum(self._seconds.values())
+
+
+def mark(part: Any, processors: Processors) -> dict[str, float]:
     return {
         "wall": time.perf_counter(),
-        "cpu": sum(t.user + t.system for t in times),
+        "cpu": processors.seconds(),
         "seconds": part.seconds,
         "peak": part.peak_bytes,
-        "driver": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        "driver": high_water(),
     }
+
+
+def high_water() -> int:
+    """Bytes of memory that this process held at most; getrusage would count its parent before the start."""
+    status = pathlib.Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
 def planned(bundle: Bundle, count: int) -> list[Any]:
@@ -183,7 +202,10 @@ def growth(bundle: str) -> list[dict[str, Any]]:
     rows = []
     for count in GROWTH_DAYS:
         figures = measured(Run(bundle, 1, count, GROWTH_SCENARIOS))
-        rows.append({"days": count, "scenarios_of_a_day": GROWTH_SCENARIOS, **figures})
+        kept = {
+            key: value for key, value in figures.items() if "peak" in key or key in ("bytes", "whole_seconds")
+        }
+        rows.append({"days": count, "scenarios_of_a_day": GROWTH_SCENARIOS, **kept})
         print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     return rows
 

@@ -31,7 +31,7 @@ from hedgecast_workers.bulk_plan import (
     to_table,
     within,
 )
-from hedgecast_workers.bulk_run import days_of_task
+from hedgecast_workers.bulk_run import Maker, days_of_task, part_of
 from hedgecast_workers.generate import generate
 
 # The clock skips an hour on the 28th.
@@ -230,6 +230,22 @@ def test_a_run_in_an_object_store(tiny: TinyModel, session: ScenarioSession, day
     files.filesystem.delete_file(files.path(records[1]["file"]))
     with pytest.raises(UnavailableError, match="give an --out that all nodes reach"):
         files.finish(settings, days, records)
+
+
+def test_an_actor_needs_nothing_but_what_it_is_sent(
+    tiny: TinyModel, days: list[Context], files: BulkFiles, tmp_path: Path
+) -> None:
+    settings = settings_of(tiny, days)
+    model = {file.name: file.read_bytes() for file in tiny.bundle.folder.iterdir()}
+    results = Maker(model, files, settings)(to_table(days[:2]))["result"].to_pylist()
+    assert [part_of(json.loads(text)).record["day"] for text in results] == ["2021-03-27", "2021-03-28"]
+    # What it comes upon is told, not raised: Ray would wrap it, or try again.
+    (tmp_path / "file").write_text("in the way")
+    (text,) = Maker(model, BulkFiles.at(str(tmp_path / "file" / "set")), settings)(to_table(days))[
+        "result"
+    ].to_pylist()
+    with pytest.raises(UnavailableError, match=r"the folder of the run cannot be written: .*goes on with it"):
+        part_of(json.loads(text))
 
 
 def test_days_of_tables_are_those_of_the_study(tiny: TinyModel, tmp_path: Path) -> None:

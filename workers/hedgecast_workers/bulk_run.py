@@ -60,9 +60,10 @@ def parts(
         fn_constructor_kwargs={"model": _contents(bundle), "files": files, "settings": settings},
     )
     try:
-        for batch in results.iter_batches(batch_size=None, batch_format="pyarrow"):
+        # Without prefetching: it would hold back what is done until the next is.
+        for batch in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             for text in batch[_RESULT].to_pylist():
-                yield _part_of(json.loads(text))
+                yield part_of(json.loads(text))
     except (ray.exceptions.RayError, ray.data.exceptions.UserCodeException) as error:
         raise UnavailableError(
             f"the run stopped: {str(error).strip().splitlines()[-1]}; the same command goes on with it"
@@ -116,7 +117,8 @@ class Maker:
         return pa.table({_RESULT: [json.dumps(result) for result in results]})
 
 
-def _part_of(result: dict[str, Any]) -> Part:
+def part_of(result: Mapping[str, Any]) -> Part:
+    """The part of an actor's result; an error that it holds is raised."""
     if "error" in result:
         kind: type[HedgecastError] = getattr(hedgecast.core.errors, result["error"])
         raise kind(result["message"])

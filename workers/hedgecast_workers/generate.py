@@ -121,8 +121,8 @@ def _run(
     console.print(
         f"{len(days)} days, {settings.scenarios:,} scenarios each, {num_actors} actors: {files.address}"
     )
-    # Else it warns of every actor of Ray Data that could not be restarted without this process, as if it were
-    # an error; read when Ray is loaded.
+    # Else an error is shown for every actor of Ray Data: that without this process it could not be started
+    # again. Read when Ray is loaded.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     records, peaks, made, drawing = {}, {}, 0, 0.0
     # Ray prints what it has to say of workers on standard output, which may be a program's to read.
