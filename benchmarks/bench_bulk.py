@@ -180,11 +180,11 @@ def speed(bundle: str) -> dict[str, Any]:
         print(json.dumps(figures), file=sys.stderr, flush=True)
 
     def median(name: str, key: str) -> float:
-        return statistics.median(figures[name][key] for figures in rounds)
+        return float(statistics.median(figures[name][key] for figures in rounds))
 
     def ratio(key: str, *, invert: bool = False) -> float:
         ratios = [figures["1 actor"][key] / figures["bare loop"][key] for figures in rounds]
-        return statistics.median(1 / r if invert else r for r in ratios)
+        return float(statistics.median(1 / r if invert else r for r in ratios))
 
     keys = ("scenarios_per_second", "cpu_seconds_per_million", "start_seconds", "whole_seconds")
     return {

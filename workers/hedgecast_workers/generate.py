@@ -88,9 +88,7 @@ def generate(
     begun = time.perf_counter()
     with signals_as_interrupts(), tempfile.TemporaryDirectory(prefix="hedgecast-") as folder:
         try:
-            opened, name = (
-                (Bundle.open(bundle), str(bundle)) if bundle else _fetched(str(model), registry, Path(folder))
-            )
+            opened, name = _opened(bundle, model, registry, Path(folder))
             planned = _planned(config, opened, name, contexts or [], timestamp, days)
             settings = BulkSettings.of(opened, name, planned, scenarios=scenarios, seed=seed)
             files.begin(settings)
@@ -162,12 +160,16 @@ def _planned(
     return found if span is None else within(found, span)
 
 
-def _fetched(model: str, registry: str | None, folder: Path) -> tuple[Bundle, str]:
+def _opened(bundle: Path | None, model: str | None, registry: str | None, folder: Path) -> tuple[Bundle, str]:
+    """The bundle, fetched into ``folder`` where it is registered, and NAME@VERSION."""
+    if bundle is not None:
+        opened = Bundle.open(bundle)
+        return opened, f"{opened.manifest.name}@local"
     # MLflow takes seconds to import and is not needed for a bundle in a folder.
     from hedgecast.registry.store import ModelStore
 
     store = ModelStore(registry)
-    version = store.resolve(model)
+    version = store.resolve(str(model))
     return store.fetch(version.reference, folder), version.reference
 
 
