@@ -54,8 +54,7 @@ class DistillConfig(Config):
     """The ``[distill]`` table of a study; what it does not name is as in ``[learning]``."""
 
     steps: int = 1
-    """Network calls of the student, 1 to 4. Whitened days are so near normal that one was enough, see
-    docs/sampler.md."""
+    """Network calls of the student, 1 to 4. One was enough where days are whitened: docs/sampler.md."""
     seed: int = 0
     """Of noise and the order of days."""
     epochs: int = 30
