@@ -1,16 +1,18 @@
 """Write the chart's values.schema.json and README.md from the comments of its values.yaml.
 
-    python deploy/chart_files.py [--check]
+    python deploy/chart_files.py [--check | --without-operator FOLDER]
 
 The comment above a key documents it (``# -- ...``) and narrows what it takes (``# @schema {...}``, JSON,
 over several lines if need be). Types come from the defaults; every object is closed. ``--check`` (in the
-tests) compares instead, exit code 1 where a file is behind.
+tests) compares instead, exit code 1 where a file is behind. ``--without-operator`` writes a copy of the chart
+that needs no `helm dependency build`, which wants the operator's chart even where it is not installed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +62,10 @@ Made by `deploy/chart_files.py` from `values.yaml`: change that file, not this o
     helm dependency build helm/hedgecast     # the KubeRay operator's chart, for kuberay.enabled
     helm install planning helm/hedgecast -n planning --create-namespace -f helm/hedgecast/values-laptop.yaml
     helm test planning -n planning
+
+Where KubeRay is installed already and its chart cannot be fetched, take a copy without it:
+
+    python deploy/chart_files.py --without-operator /tmp/hedgecast && helm install planning /tmp/hedgecast ...
 
 Needs Kubernetes 1.27 and KubeRay 1.7 (its RayCluster has `authOptions.secretName`). Which secrets the chart
 expects, what may talk to what, how it is upgraded, and what was and was not run: `docs/deployment.md`.
@@ -162,6 +168,14 @@ def written() -> dict[str, str]:
     return {"values.schema.json": json.dumps(schema(text), indent=2) + "\n", "README.md": readme(text)}
 
 
+def copy_without_operator(folder: Path) -> None:
+    """Write the chart into ``folder``, which may not exist yet, without its optional dependency."""
+    shutil.copytree(CHART, folder)
+    meta = (folder / "Chart.yaml").read_text(encoding="utf-8")
+    # The last key of the file.
+    (folder / "Chart.yaml").write_text(meta[: meta.index("dependencies:")], encoding="utf-8")
+
+
 def _comment(lines: list[str], line: int) -> list[str]:
     found: list[str] = []
     while line > 0 and lines[line - 1].lstrip().startswith("#"):
@@ -178,8 +192,16 @@ def _type(default: Any) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Write or compare; 1 where a file is behind."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else None)
-    parser.add_argument("--check", action="store_true", help="compare, write nothing")
-    check = parser.parse_args(arguments).check
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--check", action="store_true", help="compare, write nothing")
+    choice.add_argument(
+        "--without-operator", type=Path, metavar="FOLDER", help="write a copy that needs no operator's chart"
+    )
+    chosen = parser.parse_args(arguments)
+    if chosen.without_operator is not None:
+        copy_without_operator(chosen.without_operator)
+        return 0
+    check = chosen.check
     behind = []
     for name, content in written().items():
         path = CHART / name

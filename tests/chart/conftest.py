@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -67,12 +66,14 @@ def helm() -> Path:
 
 @pytest.fixture(scope="session")
 def chart(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The chart without its optional dependency: helm renders nothing while one is not fetched."""
+    """The copy without the optional dependency: helm renders nothing while one is not fetched."""
     copy = tmp_path_factory.mktemp("chart") / "hedgecast"
-    shutil.copytree(CHART, copy)
-    meta = yaml.safe_load((copy / "Chart.yaml").read_text(encoding="utf-8"))
-    assert [dependency["condition"] for dependency in meta.pop("dependencies")] == ["kuberay.enabled"]
-    (copy / "Chart.yaml").write_text(yaml.safe_dump(meta), encoding="utf-8")
+    script = ROOT / "deploy" / "chart_files.py"
+    subprocess.run([sys.executable, script, "--without-operator", copy], check=True)
+    left = yaml.safe_load((copy / "Chart.yaml").read_text(encoding="utf-8"))
+    whole = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    assert [dependency["condition"] for dependency in whole.pop("dependencies")] == ["kuberay.enabled"]
+    assert left == whole
     return copy
 
 
