@@ -31,7 +31,8 @@ OTHERWISE = {
     "maxConnectionAgeSeconds": "so that connections spread over new gateways",
 }
 EVERYTHING: dict[str, Any] = {
-    "gateway": {"access": '[default]\nmethods = ["Decide"]\n'},
+    "gateway": {"access": '[default]\nmethods = ["Decide"]\n', "outcomes": {"enabled": True}},
+    "denoiser": {"accelerator": "gpu"},
     "monitoring": {"traceEndpoint": "http://otel:4318/v1/traces"},
     "jobs": {"train": {"enabled": True}},
     "retraining": {"enabled": True},

@@ -45,6 +45,12 @@ HEDGECAST_ACCESS_FILE: /etc/hedgecast/access/access.toml
 {{- if $gateway.audit.enabled }}
 HEDGECAST_AUDIT_FILE: /var/log/hedgecast/audit.jsonl
 {{- end }}
+{{- if $gateway.outcomes.enabled }}
+HEDGECAST_OUTCOMES_FOLDER: /var/lib/hedgecast/outcomes/{{ .study.name }}
+{{- end }}
+{{- if eq .root.Values.denoiser.accelerator "gpu" }}
+HEDGECAST_EXECUTION_PROVIDERS: "CUDAExecutionProvider,CPUExecutionProvider"
+{{- end }}
 {{- if $monitoring.enabled }}
 HEDGECAST_METRICS_HOST: "0.0.0.0"
 HEDGECAST_METRICS_PORT: {{ $monitoring.port | quote }}
