@@ -9,7 +9,7 @@ export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check format proto bench bench-solver bench-surrogate bench-estimators bench-bulk \
-  bench-decisions bench-reduction test-images test-no-ray test-lowest dist-check sbom bench-sampler fuzz clean
+  bench-decisions bench-reduction test-images test-no-ray test-lowest dist-check docs sbom bench-sampler fuzz clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -92,6 +92,11 @@ test-lowest:  ## unit tests with the oldest versions that pyproject.toml promise
 
 dist-check: install  ## wheel and sdist into dist/, installed and used as a stranger would
 	$(BIN)/python deploy/dist_check.py dist
+
+docs: install  ## the documentation as a site, in site/; warnings are errors
+	$(BIN)/python deploy/grpc_reference.py
+	$(BIN)/python deploy/benchmark_tables.py
+	$(BIN)/mkdocs build --strict
 
 sbom: install  ## sbom.json: every package of .venv with version and license, as CycloneDX
 	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type library --output-reproducible \

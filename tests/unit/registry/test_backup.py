@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sqlite3
 import tarfile
@@ -115,6 +116,18 @@ def test_a_damaged_database_is_not_saved(home: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="damaged"):
         save(damaged, tmp_path / "registry.tar.gz")
     assert not (tmp_path / "registry.tar.gz").exists()
+
+
+def test_the_way_back_to_a_model_is_as_the_page_says(home: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "upgrade.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    store = ModelStore(home)
+    assert store.resolve("tiny").version == 1
+    ours = block.replace("german_grid", "tiny").replace('"6"', '"2"')
+    exec(compile(ours, "upgrade.md", "exec"), {"registry": store.uri})
+    assert store.resolve("tiny").version == 2
+    exec(compile(ours.replace('"2"', '"1"'), "upgrade.md", "exec"), {"registry": store.uri})
+    assert store.resolve("tiny").version == 1
 
 
 def test_what_cannot_be_done_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
