@@ -23,6 +23,7 @@ PLACES = {
     "HEDGECAST_REGISTRY": "http://mlflow:5000",
     "HEDGECAST_STORAGE": "s3://bucket/my runs",
     "HEDGECAST_RESULTS": "/mnt/results of all",
+    "HEDGECAST_OUT": "s3://bucket/scenarios of 2020",
 }
 # In place of Ray: prints what it was asked.
 STAND_IN = f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n"
@@ -66,7 +67,7 @@ def ours() -> Mapping[str, click.Command]:
 
 
 def test_every_long_command_has_a_script() -> None:
-    assert [script.stem for script in SCRIPTS] == ["backtest", "train", "tune"]
+    assert [script.stem for script in SCRIPTS] == ["backtest", "distill", "generate", "train", "tune"]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
@@ -75,12 +76,15 @@ def test_both_sides_understand_every_word(
 ) -> None:
     from ray.dashboard.modules.job.cli import submit
 
-    told, (program, name, *words) = _asked(script, tmp_path, "my study.toml", "--set", "a.b=1", **PLACES)
+    # generate takes no changes: a day's rows and the model decide.
+    more = ("--days", "a..b") if script.stem == "generate" else ("--set", "a.b=1")
+    told, (program, name, *words) = _asked(script, tmp_path, "my study.toml", *more, **PLACES)
     assert told[:2] == ["job", "submit"]
     assert (program, name) == ("hedgecast", script.stem)
     given = _parsed(ours[name], words)
     assert given["study"] == "my study.toml"
-    assert given["changes"] == ["a.b=1"]
+    passed_on = given["days"] if name == "generate" else given.get("changes", given.get("changed"))
+    assert passed_on in ("a..b", ["a.b=1"])
     assert given["as_json"] is True
     ray = _parsed(submit, [*told[2:], "--", program])
     assert ray["working_dir"] == "."
@@ -120,6 +124,15 @@ def test_places_reach_the_command(tmp_path: Path, ours: Mapping[str, click.Comma
     assert str(backtest["output"]) == f"{PLACES['HEDGECAST_RESULTS']}/backtest-a"
     tune = _parsed(ours["tune"], _asked(JOBS / "tune.sh", tmp_path, "a.toml", **PLACES)[1][2:])
     assert (tune["trials"], tune["concurrent"]) == (20, 4)
+    words = _asked(JOBS / "generate.sh", tmp_path, "a.toml", "--days", "a..b", **PLACES)[1]
+    generate = _parsed(ours["generate"], words[2:])
+    assert (generate["model"], generate["scenarios"], generate["actors"]) == ("a@champion", 1000, 4)
+    assert generate["out"] == PLACES["HEDGECAST_OUT"]
+    words = _asked(JOBS / "distill.sh", tmp_path, "a.toml", HEDGECAST_MODEL="a@3", **PLACES)[1]
+    assert _parsed(ours["distill"], words[2:])["model"] == "a@3"
+    assert (
+        _parsed(ours["distill"], _asked(JOBS / "distill.sh", tmp_path, "a", **PLACES)[1][2:])["model"] is None
+    )
     assert str(tune["output"]).startswith(PLACES["HEDGECAST_RESULTS"])
 
 
