@@ -122,6 +122,9 @@ def test_settings_are_the_services_own_and_are_accepted(
         settings = ServiceSettings()
         assert settings.metrics_port == 9464
         assert settings.token_file == Path("/run/secrets/tokens")
+        assert settings.allow_insecure is not settings.secure, "what is open to others has TLS"
+        check = _read("compose.yaml")["services"]["service"]["healthcheck"]["test"]
+        assert check[-1] == f"--address=127.0.0.1:{settings.health_port}"
         grace = _read("compose.yaml")["services"]["service"]["stop_grace_period"]
         assert float(grace.removesuffix("s")) >= settings.drain_seconds + 10
 
