@@ -46,8 +46,9 @@ format: install  ## rewrite in the house format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-proto: install  ## generate platform/hedgecast/rpc/v1 from protos/
+proto: install  ## generate platform/hedgecast/rpc/v1 and docs/grpc.md from protos/
 	$(BIN)/python deploy/generate_protos.py
+	$(BIN)/python deploy/grpc_reference.py
 
 bench: bench-solver bench-surrogate bench-estimators bench-reduction bench-sampler bench-bulk bench-decisions  ## all benchmarks
 
