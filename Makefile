@@ -8,8 +8,9 @@ INSTALLED := $(VENV)/.installed
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format proto bench bench-solver bench-surrogate bench-estimators bench-bulk \
-  bench-decisions bench-reduction test-images test-no-ray test-lowest dist-check docs sbom bench-sampler fuzz clean
+.PHONY: help install demo test check format proto bench bench-solver bench-surrogate bench-estimators \
+  bench-reduction bench-bulk bench-decisions test-images test-no-ray test-lowest dist-check docs sbom \
+  bench-sampler fuzz clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -41,12 +42,14 @@ check: install  ## format, lint, types, import rules, protos: what a reviewer ex
 	$(BIN)/lint-imports
 	cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf format --diff --exit-code
 	$(BIN)/python deploy/generate_protos.py --check
+	$(BIN)/python deploy/proto_baseline.py --check
 
 format: install  ## rewrite in the house format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-proto: install  ## generate platform/hedgecast/rpc/v1 and docs/grpc.md from protos/
+proto: install  ## platform/hedgecast/rpc/v1 and docs/grpc.md from protos/; refused where old clients would break
+	$(BIN)/python deploy/proto_baseline.py
 	$(BIN)/python deploy/generate_protos.py
 	$(BIN)/python deploy/grpc_reference.py
 
