@@ -29,6 +29,9 @@ class ApplicationArgs(BaseModel):
     """NAME, NAME@ALIAS or NAME@VERSION in the registry, resolved when the application is deployed."""
     bundle: Path | None = None
     """Folder of a bundle on every node, instead of ``model``."""
+    canary: str | None = None
+    """NAME@ALIAS or NAME@VERSION of another version of ``model``, which answers a share of the requests
+    (``HEDGECAST_CANARY_SHARE``) in the shadow."""
     registry: str | None = None
     """Directory or address of the registry; None: ``$HEDGECAST_HOME``."""
     threads: int = Field(default=1, ge=1)
@@ -38,6 +41,8 @@ class ApplicationArgs(BaseModel):
     def _check_source(self) -> Self:
         if (self.model is None) == (self.bundle is None):
             raise ValueError("give either model (NAME@ALIAS) or bundle (a folder)")
+        if self.canary is not None and self.model is None:
+            raise ValueError("a canary is another version of model: give that, not bundle")
         return self
 
 
@@ -62,4 +67,6 @@ def build(args: ApplicationArgs) -> serve.Application:
         reference = BundleReference(folder=args.bundle)
     else:
         reference = registered(str(args.model), args.registry)
-    return application(ServePlan(bundle=reference, settings=settings, threads=args.threads))
+    second = None if args.canary is None else registered(args.canary, args.registry)
+    plan = ServePlan(bundle=reference, canary=second, settings=settings, threads=args.threads)
+    return application(plan)

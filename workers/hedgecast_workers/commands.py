@@ -32,6 +32,13 @@ def serve(
         str | None,
         typer.Option(help="Directory of the registry, or address of an MLflow server; else $HEDGECAST_HOME."),
     ] = None,
+    canary: Annotated[
+        str | None,
+        typer.Option(
+            help="NAME@ALIAS or NAME@VERSION of another version of --model, which answers a share of the "
+            "requests ($HEDGECAST_CANARY_SHARE) in the shadow."
+        ),
+    ] = None,
     port: Annotated[
         int | None, typer.Option(help="Port; 0 lets the system choose. Default: $HEDGECAST_PORT, else 50051.")
     ] = None,
@@ -52,6 +59,8 @@ def serve(
     """
     if (bundle is None) == (model is None):
         raise ConfigError("give either --bundle FOLDER or --model NAME@ALIAS")
+    if canary is not None and model is None:
+        raise ConfigError("--canary is another version of --model: give that, not --bundle")
     changes = {} if port is None else {"port": port}
     settings = load_settings(**changes)
     console = Console(stderr=True)
@@ -61,8 +70,16 @@ def serve(
                 reference = BundleReference(folder=bundle.resolve())
             else:
                 reference = present(registered(str(model), registry, Path(folder)))
+            second = None
+            if canary is not None:
+                second = present(registered(canary, registry, Path(folder)))
+                _check_canary(reference, second)
             plan = ServePlan(
-                bundle=reference, settings=settings, num_denoisers=num_denoisers, num_solvers=num_solvers
+                bundle=reference,
+                canary=second,
+                settings=settings,
+                num_denoisers=num_denoisers,
+                num_solvers=num_solvers,
             )
             with contextlib.ExitStack() as stack:
                 with console.status(f"starting Ray and warming up {model or bundle}"):
@@ -73,6 +90,14 @@ def serve(
                 raise UnavailableError("the service ended by itself: its Ray was killed or crashed")
         except KeyboardInterrupt:
             console.print("stopped")
+
+
+def _check_canary(first: BundleReference, second: BundleReference) -> None:
+    if first.name != second.name or first.version == second.version:
+        raise ConfigError(
+            f"--canary is {second.name}@{second.version}, --model {first.name}@{first.version}: it must be "
+            "another version of the same model"
+        )
 
 
 def _announce(address: str, *, as_json: bool) -> None:

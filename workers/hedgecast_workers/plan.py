@@ -15,6 +15,8 @@ class ServePlan(BaseModel):
 
     bundle: BundleReference
     """The model."""
+    canary: BundleReference | None = None
+    """Another version of it, which answers a share of the requests in the shadow."""
     settings: ServiceSettings
     """Of the gateway."""
     num_denoisers: int = Field(default=1, ge=1)

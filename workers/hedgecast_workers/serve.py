@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import dataclasses
 import functools
 import time
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 from hedgecast.core.errors import HedgecastError, OverloadedError, UnavailableError
 from hedgecast.service.budget import Budget
+from hedgecast.service.canary import CANARY
 from hedgecast.service.logs import REQUEST_ID, configure_logs
 from hedgecast.service.models import BundleReference, ModelDescription, resolve
 from hedgecast.service.queries import Query
@@ -59,9 +61,15 @@ def application(plan: ServePlan) -> serve.Application:
     solver = serve.deployment(Solver, **options["Solver"])
     gateway = serve.deployment(Gateway, **options["Gateway"])
     source = denoiser.bind(plan.bundle, plan.threads, plan.settings)
-    return cast(
-        serve.Application, gateway.bind(plan.settings, solver.bind(plan.bundle, source, plan.settings))
-    )
+    solvers = [solver.bind(plan.bundle, source, plan.settings)]
+    if plan.canary is not None:
+        second = dataclasses.replace(plan.canary, aliases=(*plan.canary.aliases, CANARY))
+        one = deployment_options(plan.settings, {})
+        shadow = serve.deployment(Denoiser, name="CanaryDenoiser", **one["Denoiser"])
+        source = shadow.bind(second, plan.threads, plan.settings)
+        solver = serve.deployment(Solver, name="CanarySolver", **one["Solver"])
+        solvers.append(solver.bind(second, source, plan.settings))
+    return cast(serve.Application, gateway.bind(plan.settings, *solvers))
 
 
 class Denoiser:
@@ -186,26 +194,30 @@ class Solver:
 
 
 class HandleBackend:
-    """The backend whose work is done by solver replicas."""
+    """The backend whose work is done by solver replicas: the model's, and a canary's beside them."""
 
-    def __init__(self, solver: DeploymentHandle) -> None:
-        self._solver = solver
-        self._models: tuple[ModelDescription, ...] = ()
+    def __init__(self, *solvers: DeploymentHandle) -> None:
+        self._solvers = solvers
+        self._known: dict[str, tuple[ModelDescription, DeploymentHandle]] = {}
 
     async def models(self) -> tuple[ModelDescription, ...]:
         """All served models."""
-        if not self._models:
-            self._models = (cast(ModelDescription, await _result(self._solver.describe.remote())),)
-        return self._models
+        if not self._known:
+            found = [cast(ModelDescription, await _result(one.describe.remote())) for one in self._solvers]
+            self._known = {
+                model.full_name: (model, solver) for model, solver in zip(found, self._solvers, strict=True)
+            }
+        return tuple(model for model, _ in self._known.values())
 
     async def missing_providers(self) -> tuple[str, ...]:
         """Execution providers that a denoiser does without."""
-        return cast("tuple[str, ...]", await _result(self._solver.missing_providers.remote()))
+        return cast("tuple[str, ...]", await _result(self._solvers[0].missing_providers.remote()))
 
     async def answer(self, query: Query[A]) -> A:
         """The answer to ``query``; cancelling it cancels the replica's work."""
-        resolve(await self.models(), query.model)
-        outcome = await _result(self._solver.answer.remote(query, carrier()))
+        meant = resolve(await self.models(), query.model)
+        _, solver = self._known[meant.full_name]
+        outcome = await _result(solver.answer.remote(query, carrier()))
         if isinstance(outcome, HedgecastError):
             raise outcome
         return cast(A, outcome)
@@ -214,9 +226,9 @@ class HandleBackend:
 class Gateway:
     """The gRPC server inside a replica; its health turns SERVING once a solver is warm."""
 
-    async def __init__(self, settings: ServiceSettings, solver: DeploymentHandle) -> None:  # type: ignore[misc]
+    async def __init__(self, settings: ServiceSettings, *solvers: DeploymentHandle) -> None:  # type: ignore[misc]
         _observed(settings, "gateway")
-        backend = HandleBackend(solver)
+        backend = HandleBackend(*solvers)
         self._server = DecisionServer(backend, settings)
         self._address = await self._server.start()
         self._warm = asyncio.create_task(self._wait_until_warm(backend))

@@ -18,10 +18,18 @@ from typing import Self, TypeVar
 import numpy as np
 
 from hedgecast.core.errors import DecisionNotFoundError, InfeasibleError, ModelNotFoundError, NotOfferedError
-from hedgecast.outcomes import DecisionRecord, OutcomeRecord, OutcomeStore, Performance, performance_of
+from hedgecast.outcomes import (
+    DecisionRecord,
+    OutcomeRecord,
+    OutcomeStore,
+    Performance,
+    Recommendation,
+    performance_of,
+    recommend,
+)
 from hedgecast.programs.risk import EXPECTATION
 from hedgecast.rpc.codec import EMPTY_ROWS
-from hedgecast.service.answers import DecideAnswer, EvaluateAnswer, Scenarios
+from hedgecast.service.answers import DecideAnswer, Evaluation, Scenarios
 from hedgecast.service.backend import DecisionBackend
 from hedgecast.service.models import ModelDescription
 from hedgecast.service.queries import Candidate, DecideQuery, EvaluateQuery
@@ -88,7 +96,9 @@ class OutcomeBook:
         """The alarm of a model version, NAME@VERSION; empty: there is none."""
         return self._warnings.get(model, "")
 
-    async def keep(self, query: DecideQuery, answer: DecideAnswer, principal: str) -> str:
+    async def keep(
+        self, query: DecideQuery, answer: DecideAnswer, principal: str, *, shadow_of: str = ""
+    ) -> str:
         """Keep an answered decision; its id comes back, empty where it is not one that can be kept.
 
         Raises
@@ -101,6 +111,9 @@ class OutcomeBook:
         if self._store is None or answer.solution is None or answer.solution.bands is None:
             return ""
         record = _record(query, answer, principal)
+        if shadow_of:
+            # The request id belongs to the planner's decision.
+            record = dataclasses.replace(record, request_id="", shadow_of=shadow_of)
         kept = await self._run(lambda store: store.keep(record))
         return kept.decision_id
 
@@ -129,29 +142,42 @@ class OutcomeBook:
         if decision.principal != principal:
             # Not told apart from one that does not exist.
             raise DecisionNotFoundError(f"no decision {decision_id!r} is kept", field="decision_id")
+        shadows = await self._run(lambda store: store.shadows(decision_id))
         model = served_for(decision, await backend.models())
-        query = _realized_query(model, decision, realized, request_id, deadline_seconds)
-        answer: EvaluateAnswer = await backend.answer(query)
-        plan = answer.evaluations[0]
-        if not math.isfinite(plan.expected_cost):
-            broken = "; ".join(violation.constraint for violation in plan.violations)
-            raise InfeasibleError(
-                f"the decision had no recourse under what came true: {broken}; its cost cannot be stated",
-                field="realized",
+        query = _realized_query(model, (decision, *shadows), realized, request_id, deadline_seconds)
+        plans = {plan.label: plan for plan in (await backend.answer(query)).evaluations}
+        # A shadow that had no recourse is left out; the planner's decision is refused.
+        settled = [
+            record
+            for record in (decision, *shadows)
+            if record is decision or math.isfinite(plans[record.decision_id].expected_cost)
+        ]
+        outcomes = {
+            record.decision_id: _outcome(
+                record,
+                plans[record.decision_id],
+                realized,
+                principal,
+                request_id if record is decision else "",
             )
-        series = {name: realized.paths[0, :, index] for index, name in enumerate(realized.names)}
-        outcome = OutcomeRecord.of(
-            decision,
-            realized=series,
-            cost=plan.expected_cost,
-            regret=plan.expected_regret,
-            recorded_at=datetime.datetime.now(datetime.UTC),
-            request_id=request_id,
-            principal=principal,
+            for record in settled
+        }
+        kept = await self._run(lambda store: store.record_all(outcomes))
+        await self._refresh(settled)
+        return Settled(decision=decision, outcome=kept[decision_id])
+
+    async def recommendation(self, first: ModelDescription, second: ModelDescription) -> Recommendation:
+        """What the pairs of two versions say of the second; see `hedgecast.outcomes.canary`.
+
+        Raises
+        ------
+        NotOfferedError
+            No folder is set.
+        """
+        pairs = await self._run(
+            lambda store: store.pairs(first.name, champion=first.version, challenger=second.version)
         )
-        kept = await self._run(lambda store: store.record(decision_id, outcome))
-        await self._refresh(decision)
-        return Settled(decision=decision, outcome=kept)
+        return recommend(pairs)
 
     async def performance(self, model: ModelDescription) -> Performance:
         """The figures of one model version.
@@ -171,10 +197,10 @@ class OutcomeBook:
             )
         return performance_of(found)
 
-    async def _refresh(self, decision: DecisionRecord) -> None:
+    async def _refresh(self, decisions: Sequence[DecisionRecord]) -> None:
         figures = await self._run(lambda store: store.figures())
-        key = (decision.model, decision.model_version)
-        self._note("@".join(key), performance_of(figures[key]))
+        for key in {(decision.model, decision.model_version) for decision in decisions}:
+            self._note("@".join(key), performance_of(figures[key]))
 
     def _note(self, model: str, performance: Performance) -> None:
         self._warnings[model] = performance.warning
@@ -238,9 +264,30 @@ def served_for(decision: DecisionRecord, models: Sequence[ModelDescription]) -> 
     return (exact or alike)[0]
 
 
+def _outcome(
+    decision: DecisionRecord, plan: Evaluation, realized: Scenarios, principal: str, request_id: str
+) -> OutcomeRecord:
+    if not math.isfinite(plan.expected_cost):
+        broken = "; ".join(violation.constraint for violation in plan.violations)
+        raise InfeasibleError(
+            f"decision {decision.decision_id} had no recourse under what came true: {broken}; its cost "
+            "cannot be stated",
+            field="realized",
+        )
+    return OutcomeRecord.of(
+        decision,
+        realized={name: realized.paths[0, :, index] for index, name in enumerate(realized.names)},
+        cost=plan.expected_cost,
+        regret=plan.expected_regret,
+        recorded_at=datetime.datetime.now(datetime.UTC),
+        request_id=request_id,
+        principal=principal,
+    )
+
+
 def _realized_query(
     model: ModelDescription,
-    decision: DecisionRecord,
+    decisions: Sequence[DecisionRecord],
     realized: Scenarios,
     request_id: str,
     deadline_seconds: float,
@@ -249,14 +296,16 @@ def _realized_query(
         model=model.full_name,
         history=EMPTY_ROWS,
         known=EMPTY_ROWS,
-        given=_arrays(decision.given),
+        given=_arrays(decisions[0].given),
         own=realized,
         scenario_count=1,
         seed=0,
         risk=EXPECTATION,
         request_id=request_id,
         deadline_seconds=deadline_seconds,
-        candidates=(Candidate(label=decision.decision_id, values=_arrays(decision.decision)),),
+        candidates=tuple(
+            Candidate(label=decision.decision_id, values=_arrays(decision.decision)) for decision in decisions
+        ),
         confidence=_CONFIDENCE,
     )
 

@@ -75,9 +75,8 @@ class DecisionServer:
             interceptors=[CallGuard(settings, Identity.of(settings), access_book(settings), recorders)],
             options=_options(settings),
         )
-        decision_service_pb2_grpc.add_DecisionServiceServicer_to_server(
-            DecisionServicer(backend, settings, self._book), self._server
-        )
+        self._decisions = DecisionServicer(backend, settings, self._book)
+        decision_service_pb2_grpc.add_DecisionServiceServicer_to_server(self._decisions, self._server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(
             ModelServicer(backend, self._book), self._server
         )
@@ -144,6 +143,7 @@ class DecisionServer:
         if self._audit is not None:
             self._audit.close()
             self._audit = None
+        await self._decisions.finish()
         await asyncio.to_thread(self._book.close)
 
     async def wait(self) -> None:

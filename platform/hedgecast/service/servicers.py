@@ -19,6 +19,7 @@ from hedgecast.rpc.v1 import model_service_pb2 as model_pb
 from hedgecast.rpc.v1 import model_service_pb2_grpc as model_grpc
 from hedgecast.service.backend import DecisionBackend
 from hedgecast.service.calls import CURRENT_CALL
+from hedgecast.service.canary import Canary, canary_of
 from hedgecast.service.certify import certified
 from hedgecast.service.interceptors import Refused, deadline_seconds
 from hedgecast.service.models import resolve
@@ -41,7 +42,7 @@ from hedgecast.service.responses import (
     model_of,
 )
 from hedgecast.service.settings import ServiceSettings
-from hedgecast.service.settled import performance_message, settled_response, stream_error
+from hedgecast.service.settled import canary_message, performance_message, settled_response, stream_error
 from hedgecast.service.status import rule_of
 from hedgecast.service.streams import answered
 
@@ -61,6 +62,7 @@ class DecisionServicer(decision_grpc.DecisionServiceServicer):
         self._backend = backend
         self._settings = settings
         self._book = book
+        self._canary = Canary(backend, book, settings.canary_share)
 
     async def Decide(  # noqa: N802 - the stub's name
         self, request: decision_pb.DecideRequest, context: _Context
@@ -142,8 +144,14 @@ class DecisionServicer(decision_grpc.DecisionServiceServicer):
         alarm = self._book.warning(answer.model.full_name)
         if alarm:
             response.warnings.add(reason="REALIZED_COVERAGE", message=alarm)
-        response.decision_id = await self._book.keep(query, answer, CURRENT_CALL.get().principal)
+        principal = CURRENT_CALL.get().principal
+        response.decision_id = await self._book.keep(query, answer, principal)
+        await self._canary.follow(query, answer.model, response.decision_id, principal)
         return response
+
+    async def finish(self) -> None:
+        """Wait for what nobody waits for: shadows under way."""
+        await self._canary.finish()
 
     def _failed(self, correlation_id: str, error: Exception) -> decision_pb.DecideStreamResponse:
         incident = uuid.uuid4().hex
@@ -201,5 +209,10 @@ class ModelServicer(model_grpc.ModelServiceServicer):
         self, request: model_pb.GetModelPerformanceRequest, _context: grpc.aio.ServicerContext
     ) -> model_pb.ModelPerformance:
         """What the model's decisions were worth."""
-        model = resolve(await self._backend.models(), request.name)
-        return performance_message(model, await self._book.performance(model))
+        models = await self._backend.models()
+        model = resolve(models, request.name)
+        found = performance_message(model, await self._book.performance(model))
+        second = canary_of(model, models)
+        if second is not None:
+            found.canary.CopyFrom(canary_message(second, await self._book.recommendation(model, second)))
+        return found

@@ -72,6 +72,8 @@ class ServiceSettings(BaseSettings):
     """Requests of one DecideStream worked on at once; it is read no faster."""
     outcomes_folder: Path | None = None
     """Folder in which decisions and their outcomes are kept, by one server at a time; unset: none are."""
+    canary_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of decisions that the version with the alias ``canary`` answers too; needs the folder."""
     max_input_entries: int = Field(default=1_000_000, ge=1)
     """Most numbers in one table or array of a request."""
     max_message_bytes: int = Field(default=16 * 2**20, ge=1024)

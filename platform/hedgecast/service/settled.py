@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from google.rpc import error_details_pb2
 
-from hedgecast.outcomes import Coverage, Mean, Performance
+from hedgecast.outcomes import Coverage, Mean, Performance, Recommendation
 from hedgecast.rpc.v1 import decision_service_pb2 as decision_pb
 from hedgecast.rpc.v1 import model_service_pb2 as model_pb
 from hedgecast.service.models import ModelDescription
@@ -51,6 +51,20 @@ def performance_message(model: ModelDescription, found: Performance) -> model_pb
         ),
         state=_state(found.state),
         warning=found.warning,
+    )
+
+
+def canary_message(second: ModelDescription, found: Recommendation) -> model_pb.Canary:
+    """The message for what pairs say of a second version."""
+    return model_pb.Canary(
+        name=second.full_name,
+        action=model_pb.Canary.Action.Value(found.action.upper()),
+        regret_difference=found.difference,
+        lower_bound=found.low,
+        upper_bound=found.high,
+        confidence=1.0 - found.alpha,
+        outcome_count=found.count,
+        reason=found.reason,
     )
 
 

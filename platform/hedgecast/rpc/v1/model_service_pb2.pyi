@@ -350,6 +350,7 @@ class ModelPerformance(_message.Message):
     DRIFT_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     WARNING_FIELD_NUMBER: _builtins.int
+    CANARY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """NAME@VERSION."""
     outcome_count: _builtins.int
@@ -382,6 +383,13 @@ class ModelPerformance(_message.Message):
     def drift(self) -> Global___Drift:
         """Whether realized costs lie elsewhere in their laws than before."""
 
+    @_builtins.property
+    def canary(self) -> Global___Canary:
+        """What the version with the alias "canary", which answers a share of the
+        requests in the shadow of this one, was worth against it. Unset: none is
+        served.
+        """
+
     def __init__(
         self,
         *,
@@ -395,14 +403,98 @@ class ModelPerformance(_message.Message):
         drift: Global___Drift | None = ...,
         state: Global___ModelPerformance.State.ValueType = ...,
         warning: _builtins.str = ...,
+        canary: Global___Canary | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "cost_excess", b"cost_excess", "drift", b"drift", "regret", b"regret", "regret_excess", b"regret_excess"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "cost", b"cost", "cost_excess", b"cost_excess", "drift", b"drift", "regret", b"regret", "regret_excess", b"regret_excess"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "cost_excess", b"cost_excess", "coverages", b"coverages", "drift", b"drift", "name", b"name", "outcome_count", b"outcome_count", "regret", b"regret", "regret_excess", b"regret_excess", "state", b"state", "warning", b"warning"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "cost", b"cost", "cost_excess", b"cost_excess", "coverages", b"coverages", "drift", b"drift", "name", b"name", "outcome_count", b"outcome_count", "regret", b"regret", "regret_excess", b"regret_excess", "state", b"state", "warning", b"warning"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelPerformance: _TypeAlias = ModelPerformance  # noqa: Y015
+
+@_typing.final
+class Canary(_message.Message):
+    """A second version against the first, by the realized regrets of decisions that
+    both made on common random numbers.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Action:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Canary._Action.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ACTION_UNSPECIFIED: Canary._Action.ValueType  # 0
+        """Never sent."""
+        PROMOTE: Canary._Action.ValueType  # 1
+        """Its regret is lower for sure."""
+        ROLLBACK: Canary._Action.ValueType  # 2
+        """Its regret is higher for sure."""
+        GO_ON: Canary._Action.ValueType  # 3
+        """Neither is sure yet."""
+
+    class Action(_Action, metaclass=_ActionEnumTypeWrapper):
+        """What to do with the second version; operators do it."""
+
+    ACTION_UNSPECIFIED: Canary.Action.ValueType  # 0
+    """Never sent."""
+    PROMOTE: Canary.Action.ValueType  # 1
+    """Its regret is lower for sure."""
+    ROLLBACK: Canary.Action.ValueType  # 2
+    """Its regret is higher for sure."""
+    GO_ON: Canary.Action.ValueType  # 3
+    """Neither is sure yet."""
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    REGRET_DIFFERENCE_FIELD_NUMBER: _builtins.int
+    LOWER_BOUND_FIELD_NUMBER: _builtins.int
+    UPPER_BOUND_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    OUTCOME_COUNT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """NAME@VERSION of the second version."""
+    action: Global___Canary.Action.ValueType
+    """What to do."""
+    regret_difference: _builtins.float
+    """Mean regret of the second version less that of the first, in the currency
+    of the program. Negative: it is better. NaN: no pairs yet.
+    """
+    lower_bound: _builtins.float
+    """Lower end of the interval of the difference. The intervals after all
+    outcomes hold together: one may look after each. Infinite: too few.
+    """
+    upper_bound: _builtins.float
+    """Upper end of that interval."""
+    confidence: _builtins.float
+    """Probability, to first order, with which all of them hold."""
+    outcome_count: _builtins.int
+    """Pairs of outcomes that count."""
+    reason: _builtins.str
+    """The figures as a sentence."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        action: Global___Canary.Action.ValueType = ...,
+        regret_difference: _builtins.float = ...,
+        lower_bound: _builtins.float = ...,
+        upper_bound: _builtins.float = ...,
+        confidence: _builtins.float = ...,
+        outcome_count: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "confidence", b"confidence", "lower_bound", b"lower_bound", "name", b"name", "outcome_count", b"outcome_count", "reason", b"reason", "regret_difference", b"regret_difference", "upper_bound", b"upper_bound"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Canary: _TypeAlias = Canary  # noqa: Y015
 
 @_typing.final
 class SeriesMean(_message.Message):
