@@ -73,10 +73,9 @@ def generate(
 
     For example:
 
-        hedgecast generate german_grid --model german_grid@champion --days 2020-01-01..2020-12-31 --scenarios
-        10000 --out runs/2020
+        hedgecast generate my.toml --model mine --days 2020-05-01..2020-05-31 --scenarios 1000 --out sets/may
 
-        hedgecast generate my_study.toml --model mine@3 --contexts s3://rows/march --scenarios 1000 --out s3://sets/march
+        hedgecast generate my.toml --model mine@3 --contexts s3://rows/may --scenarios 1000 --out s3://sets/may
     """
     if (bundle is None) == (model is None):
         raise ConfigError("give either --model NAME@ALIAS or --bundle FOLDER")
@@ -119,9 +118,6 @@ def _run(
     console.print(
         f"{len(days)} days, {settings.scenarios:,} scenarios each, {num_actors} actors: {files.address}"
     )
-    # Else an error is shown for every actor of Ray Data: that without this process it could not be started
-    # again. Read when Ray is loaded.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     records, peaks, made, drawing = {}, {}, 0, 0.0
     # Ray prints what it has to say of workers on standard output, which may be a program's to read.
     with contextlib.redirect_stdout(sys.stderr), cluster(num_actors):
