@@ -153,6 +153,7 @@ def factorize_blocks(
     weight: Tensor,
     ratio: Tensor,
     regularization: Tensor,
+    carried: bool = False,
     gradients: tuple[Tensor, Tensor] | None = None,
     theta: Tensor | None = None,
     live: Tensor | None = None,
@@ -171,6 +172,9 @@ def factorize_blocks(
         Multiplier over slack of each inequality row.
     regularization : (B,)
         Added to the diagonal of w, subtracted from that of the equality multipliers.
+    carried : bool
+        Whether pivots are held above the error that they carry from those before them. Steps need it; an
+        adjoint, refined against the plain matrix, loses directions of little curvature by it.
     gradients : (m, B, S) and (n, B, 1 or S)
         Of the scenario costs; with risk only.
     theta : (B, S)
@@ -189,7 +193,7 @@ def factorize_blocks(
         mu = index.targets["mu_target"]
         factor.index_add_(0, mu[:-1], gradients[1].expand(-1, *shape))
         factor[mu[-1]] -= theta
-    inverse = _eliminate(factor, index, regularization)
+    inverse = _eliminate(factor, index, regularization, carried)
     schur = _first_stage_terms(index, numbers, weight, ratio, factor)
     border = pivot = None
     if gradients is not None:
@@ -224,14 +228,14 @@ def _assemble(
     factor[index.position[structure.num_recourse :]] -= regularization[:, None]
 
 
-def _eliminate(factor: Tensor, index: BlockIndex, regularization: Tensor) -> Tensor:
+def _eliminate(factor: Tensor, index: BlockIndex, regularization: Tensor, carried: bool) -> Tensor:
     """Right-looking elimination by levels, in place; the inverse pivots.
 
     The pivots of a quasi-definite matrix keep their signs and are no smaller than the regularization. Where
-    cancellation leaves less, or nothing but rounding, they are set to the larger of both. The error of a
-    pivot is carried along, to first order: that of its own terms, and that of the pivots before it times
-    their multipliers squared. A pivot of 2e7 left of terms of 2.5e12 is wrong by 3e-4, and so are all later
-    ones that it is taken from, whatever their own size: taken at their word they grew to 1e80.
+    cancellation leaves less, or nothing but rounding, they are set to the larger of both. With ``carried``
+    the error of a pivot is followed to first order: that of its own terms, and that of the pivots before it
+    times their multipliers squared. A pivot of 2e7 left of terms of 2.5e12 is wrong by 3e-4, and so are all
+    later ones that it is taken from, whatever their own size: taken at their word they grew to 1e80.
     """
     epsilon = torch.finfo(factor.dtype).eps
     count = index.structure.num_nodes
@@ -247,10 +251,10 @@ def _eliminate(factor: Tensor, index: BlockIndex, regularization: Tensor) -> Ten
         )
         inverse[level.columns] = 1.0 / factor[level.columns]
         scaled = factor[level.entries] * inverse[level.entry_column]
-        if inner.numel():
-            below, carried = scaled[inner], error[level.entry_column[inner]]
+        if carried and inner.numel():
+            below, before = scaled[inner].abs(), error[level.entry_column[inner]]
             own = epsilon * factor[level.entries[inner]].abs()
-            error.index_add_(0, nodes, below.abs() * (below.abs() * carried + own))
+            error.index_add_(0, nodes, below * (below * before + own))
         for start in range(0, level.target.numel(), step):
             part = slice(start, start + step)
             terms = factor[level.left[part]] * scaled[level.right[part]]

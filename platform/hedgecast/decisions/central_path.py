@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hedgecast.decisions.block_factor import BlockIndex
 from hedgecast.decisions.block_numbers import Numbers
-from hedgecast.decisions.interior_point import EQUALITY_REGULARIZATION, Newton
+from hedgecast.decisions.interior_point import Newton
 from hedgecast.decisions.iterates import Iterate, Outcome, Quality, Residuals
 from hedgecast.programs.risk import EXPECTATION, Risk
 
@@ -98,9 +98,7 @@ class _Batch:
         self.members = torch.arange(B, device=device)
         scale = newton.numbers.cost_scale
         self.floor = scale * limits.smoothing if limits.smoothing is not None else torch.zeros_like(scale)
-        # What single precision cannot do is solved again in double.
-        rows = newton.numbers.W.shape[0] > 0 and scale.dtype == torch.float64
-        self.regularization = torch.full_like(scale, EQUALITY_REGULARIZATION if rows else 0.0)
+        self.regularization = torch.zeros_like(scale)
         self.before = point
         self.stalled = torch.zeros(B, dtype=torch.int64, device=device)
         self.waiting = torch.zeros_like(self.stalled)

@@ -21,8 +21,7 @@ Regularization is proximal: it is added to the Newton matrix and not to the resi
 the last digits and never moves the solution. Converged members leave the batch.
 
 Sources: Mehrotra (1992), https://doi.org/10.1137/0802028; Birge and Qi (1988), block-arrow elimination,
-https://doi.org/10.1287/mnsc.34.12.1472; Schwan et al. (2023), proximal regularization, arXiv 2304.00290;
-Saunders (1996), Cholesky-based methods for sparse least squares: the benefits of regularization.
+https://doi.org/10.1287/mnsc.34.12.1472; Schwan et al. (2023), proximal regularization, arXiv 2304.00290.
 """
 
 from __future__ import annotations
@@ -40,11 +39,6 @@ from hedgecast.programs.risk import Risk
 # Proximal regularization of the Newton matrix (costs are scaled near one): a hundredth of the barrier
 # within these bounds, so that it does not slow the last digits of directions with hardly any curvature.
 _REGULARIZATION = {torch.float64: (1e-13, 1e-9), torch.float32: (1e-6, 3e-5)}
-# Of blocks with equality rows. A column without curvature and the multiplier of its row have nothing but the
-# regularization for pivots, in turn: the growth between them is one over its square, and that stays below
-# one over rounding from the square root of rounding, 1.5e-8, on (Saunders 1996). Of 192 sets of 200 weeks of
-# freight the compiled loops left unsolved at a tolerance of 1e-8: 45 with 1e-9 and with 3e-9, none with this.
-EQUALITY_REGULARIZATION = 3e-8
 
 
 class Newton(Optimality):
@@ -69,7 +63,10 @@ class Newton(Optimality):
     def factorize(
         self, point: Iterate, at_least: Tensor | None = None
     ) -> tuple[BlockFactor, FirstStageFactor]:
-        """Factors of the Newton matrix at a point; regularized by ``at_least`` (B,) where that is given."""
+        """Factors of the Newton matrix at a point.
+
+        ``at_least`` (B,) is given for steps: they are regularized by no less, and see the error of pivots.
+        """
         data = self.numbers
         gradients = theta = None
         if point.mu is not None:
@@ -88,6 +85,7 @@ class Newton(Optimality):
             weight=self.weight(point),
             ratio=point.z / point.s,
             regularization=regularization,
+            carried=at_least is not None,
             gradients=gradients,
             theta=theta,
             live=self.live,
