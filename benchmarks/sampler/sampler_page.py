@@ -22,7 +22,8 @@ with the largest of any seed in brackets; negative is better. *distance*: root m
 and the teacher's scenario i, in units of the scenarios' spread.
 
 Times are medians of 1,000 scenarios of one context on one thread, as a share of the teacher's in the same
-process and in turn with it. The machine did other work meanwhile: read the shares, not seconds.
+process and in turn with it. The machine did other work meanwhile: seconds would say nothing, and shares of
+models with as many calls differ by up to a factor of two.
 
 Made by `make bench-sampler` from `benchmarks/results/sampler_*.json`.
 """

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from hedgecast.core.errors import BundleError
+from hedgecast.diffusion.generator import Generator
 from hedgecast.diffusion.schedule import sampling_times
 from hedgecast.registry import export
 from hedgecast.testing import TinyModel
@@ -54,6 +55,30 @@ def test_the_graph_has_no_loop_and_is_valid(trained: TinyModel) -> None:
     model = onnx.load(trained.bundle.scenarios_graph)
     onnx.checker.check_model(model, full_check=True)
     assert not {node.op_type for node in model.graph.node} & {"Loop", "Scan", "If"}
+
+
+def test_a_solver_that_reads_the_step_before_is_unrolled_too() -> None:
+    config = Generator.Config.from_dict(
+        {"denoiser": {"hidden": 8, "num_blocks": 1, "encoding": 4}, "sampler": "adams", "sampler_steps": 4}
+    )
+    generator = Generator(config, num_features=2, num_steps=3, num_series=1)
+    generator.denoiser.initialize(torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        generator.denoiser.exit.weight.normal_(0.0, 0.3, generator=torch.Generator().manual_seed(1))
+    context = torch.randn(4, 2, generator=torch.Generator().manual_seed(2))
+    graphs = export.export_graphs(generator, context, num_scenarios=100)
+    # The comparison with torch is in there; here that the whole graph is not its first-order relative.
+    assert graphs.scenarios_parity.relative_error < export.PARITY_BOUND
+    noise = torch.randn(4, 5, 3, generator=torch.Generator().manual_seed(3))
+    session = onnxruntime.InferenceSession(graphs.scenarios)
+    (paths,) = session.run(None, {"context": context.numpy(), "noise": noise.numpy()})
+    times = [torch.tensor(time) for time in sampling_times(4)]
+    with torch.no_grad():
+        state = noise
+        for now, following in itertools.pairwise(times):
+            state = generator.denoise_step(context, state, now, following)
+        first_order = generator.finish(context, state).numpy()
+    assert float(np.abs(paths - first_order).max()) > 0.01
 
 
 def test_a_graph_that_differs_is_not_exported(trained: TinyModel, monkeypatch: pytest.MonkeyPatch) -> None:
