@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hedgecast.core.errors import UntrustedError
-from hedgecast.registry.session import Context
 from hedgecast.scenarios.envelope import (
     Envelope,
     Finding,
@@ -23,6 +22,10 @@ from hedgecast.scenarios.envelope import (
 )
 from hedgecast.service.answers import ScenarioSource
 from hedgecast.service.queries import Query
+
+if TYPE_CHECKING:
+    # Brings torch; the gateway needs this module's names alone.
+    from hedgecast.registry.session import Context
 
 BASELINE = "gaussian"
 """Scenarios of the same mean, size, covariance and marginals, without the network."""
