@@ -136,6 +136,6 @@ def _draw(records: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
         axis.set(xscale="log", yscale="log", xlabel="network calls of one scenario", title=record["study"])
         axis.set_xticks([1, 2, 4, 10, 20, 50], labels=["1", "2", "4", "10", "20", "50"])
     axes[0].set_ylabel("largest change of any figure\nagainst the teacher, %")
-    axes[0].legend(frameon=False)
+    axes[-1].legend(frameon=False, loc="lower right")
     # The same results give the same file.
     drawing.savefig(path, metadata={"Date": None})
