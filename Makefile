@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY ?= passive
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check format proto bench bench-solver bench-surrogate bench-estimators \
   bench-reduction bench-bulk bench-decisions test-images test-no-ray test-lowest dist-check docs sbom \
-  bench-sampler fuzz clean
+  bench-sampler bench-serve fuzz clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -53,7 +53,7 @@ proto: install  ## platform/hedgecast/rpc/v1 and docs/grpc.md from protos/; refu
 	$(BIN)/python deploy/generate_protos.py
 	$(BIN)/python deploy/grpc_reference.py
 
-bench: bench-solver bench-surrogate bench-estimators bench-reduction bench-sampler bench-bulk bench-decisions  ## all benchmarks
+bench: bench-solver bench-surrogate bench-estimators bench-reduction bench-sampler bench-bulk bench-serve bench-decisions  ## all benchmarks
 
 bench-solver: install  ## the structured solve against its peers; results in benchmarks/results/
 	$(BIN)/python -m pip install --quiet -c deploy/constraints.txt -e '.[bench]'
@@ -108,6 +108,9 @@ sbom: install  ## sbom.json: every package of .venv with version and license, as
 
 bench-sampler: install  ## students and solvers of few network calls, an hour; goes on where it stopped; docs/sampler.md
 	$(BIN)/python benchmarks/bench_sampler.py
+
+bench-serve: install  ## Decide served against called directly, in process and on Ray Serve; docs/serving.md
+	$(BIN)/python benchmarks/bench_serve.py
 
 fuzz: install  ## over 20,000 hostile inputs against a real server; benchmarks/results/fuzz_service.json
 	$(BIN)/python benchmarks/fuzz_service.py --output benchmarks/results/fuzz_service.json
