@@ -16,8 +16,8 @@ from hedgecast.programs.blocks import BlockProblem
 
 # Numbers in one temporary of the multiply-add replay: 64 MiB in float64.
 _CHUNK = 1 << 23
-# Pivots below this many times the error that they carry hold no digit.
-_ERRORS = 16.0
+# Pivots below this many units of rounding of the terms that went into them hold no digit.
+_ROUNDING = 16.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -153,7 +153,6 @@ def factorize_blocks(
     weight: Tensor,
     ratio: Tensor,
     regularization: Tensor,
-    carried: bool = False,
     gradients: tuple[Tensor, Tensor] | None = None,
     theta: Tensor | None = None,
     live: Tensor | None = None,
@@ -172,9 +171,6 @@ def factorize_blocks(
         Multiplier over slack of each inequality row.
     regularization : (B,)
         Added to the diagonal of w, subtracted from that of the equality multipliers.
-    carried : bool
-        Whether pivots are held above the error that they carry from those before them. Steps need it; an
-        adjoint, refined against the plain matrix, loses directions of little curvature by it.
     gradients : (m, B, S) and (n, B, 1 or S)
         Of the scenario costs; with risk only.
     theta : (B, S)
@@ -193,7 +189,7 @@ def factorize_blocks(
         mu = index.targets["mu_target"]
         factor.index_add_(0, mu[:-1], gradients[1].expand(-1, *shape))
         factor[mu[-1]] -= theta
-    inverse = _eliminate(factor, index, regularization, carried)
+    inverse = _eliminate(factor, index, regularization)
     schur = _first_stage_terms(index, numbers, weight, ratio, factor)
     border = pivot = None
     if gradients is not None:
@@ -228,33 +224,30 @@ def _assemble(
     factor[index.position[structure.num_recourse :]] -= regularization[:, None]
 
 
-def _eliminate(factor: Tensor, index: BlockIndex, regularization: Tensor, carried: bool) -> Tensor:
+def _eliminate(factor: Tensor, index: BlockIndex, regularization: Tensor) -> Tensor:
     """Right-looking elimination by levels, in place; the inverse pivots.
 
-    The pivots of a quasi-definite matrix keep their signs and are no smaller than the regularization. Where
-    cancellation leaves less, or nothing but rounding, they are set to the larger of both. With ``carried``
-    the error of a pivot is followed to first order: that of its own terms, and that of the pivots before it
-    times their multipliers squared. A pivot of 2e7 left of terms of 2.5e12 is wrong by 3e-4, and so are all
-    later ones that it is taken from, whatever their own size: taken at their word they grew to 1e80.
+    The pivots of a quasi-definite matrix have known signs and are no smaller than the regularization. Where
+    cancellation leaves less, or nothing but rounding of all the terms that went into a pivot, it is set to
+    the larger of both: a column without curvature in an equality row passes on one over the
+    regularization, beside which an innocent diagonal entry says nothing. Where it leaves the wrong sign, what
+    is left is the error that came with earlier pivots (3e-4 in one of 2e7 left of terms of 2.5e12), and the
+    rows beside it carry as much: the sign is set right and the size kept. Set to less, pivots grew to 1e80.
     """
-    epsilon = torch.finfo(factor.dtype).eps
+    rounding = _ROUNDING * torch.finfo(factor.dtype).eps
     count = index.structure.num_nodes
-    error = epsilon * factor[:count].abs()
-    inverse = torch.empty_like(error)
+    size = factor[:count].abs()
+    inverse = torch.empty_like(size)
     step = max(1, _CHUNK // max(1, factor[0].numel() if factor.shape[0] else 1))
     for level, (inner, nodes) in zip(index.levels, index.on_pivots, strict=True):
-        pivots = factor[level.columns]
         recourse = index.is_recourse[level.columns][:, None, None]
-        least = torch.maximum(_ERRORS * error[level.columns], regularization[:, None])
-        factor[level.columns] = torch.where(
-            recourse, torch.maximum(pivots, least), torch.minimum(pivots, -least)
-        )
+        least = torch.maximum(rounding * size[level.columns], regularization[:, None])
+        pivots = torch.maximum(factor[level.columns].abs(), least)
+        factor[level.columns] = torch.where(recourse, pivots, -pivots)
         inverse[level.columns] = 1.0 / factor[level.columns]
         scaled = factor[level.entries] * inverse[level.entry_column]
-        if carried and inner.numel():
-            below, before = scaled[inner].abs(), error[level.entry_column[inner]]
-            own = epsilon * factor[level.entries[inner]].abs()
-            error.index_add_(0, nodes, below * (below * before + own))
+        if inner.numel():
+            size.index_add_(0, nodes, (factor[level.entries[inner]] * scaled[inner]).abs())
         for start in range(0, level.target.numel(), step):
             part = slice(start, start + step)
             terms = factor[level.left[part]] * scaled[level.right[part]]

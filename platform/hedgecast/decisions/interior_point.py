@@ -63,10 +63,7 @@ class Newton(Optimality):
     def factorize(
         self, point: Iterate, at_least: Tensor | None = None
     ) -> tuple[BlockFactor, FirstStageFactor]:
-        """Factors of the Newton matrix at a point.
-
-        ``at_least`` (B,) is given for steps: they are regularized by no less, and see the error of pivots.
-        """
+        """Factors of the Newton matrix at a point; regularized by ``at_least`` (B,) where that is given."""
         data = self.numbers
         gradients = theta = None
         if point.mu is not None:
@@ -85,7 +82,6 @@ class Newton(Optimality):
             weight=self.weight(point),
             ratio=point.z / point.s,
             regularization=regularization,
-            carried=at_least is not None,
             gradients=gradients,
             theta=theta,
             live=self.live,
