@@ -34,9 +34,9 @@ Two seeds, 87 test weeks. Joint training wins nothing here: against ridge-residu
 either side of zero, and against the two-stage diffusion that it starts from -2.2 [-4.8, 0.4] of 5,800. There
 is little to start from: on the 49 validation weeks no epoch of pretraining was better than the first weights
 (206 training weeks, half of a lane's weeks without a tonne), so the one-pass generator and the two-stage
-diffusion both draw the whitening's law and are the same to the last digit. What is shown: one path costs more
-than residual scenarios, trained on the decision (at 25 scenarios) or not. No band holds 90 % of the weeks, the
-joint method's 69 % at 200 scenarios: a test week brings 28 tonnes, a training week 13.
+diffusion both draw the whitening's law and are the same to the last digit. What is shown: one path costs
+more than residual scenarios, trained on the decision (at 25 scenarios) or not. No band holds 90 % of the
+weeks, the joint method's 69 % at 200 scenarios: a test week brings 28 tonnes, a training week 13.
 """,
     "retail": """
 Two seeds, 100 test days. The point forecast is the best here, and better than every method with scenarios;

@@ -19,7 +19,13 @@ from hedgecast.data.features import features
 from hedgecast.diffusion.noise import day_numbers, scenario_noise
 from hedgecast.learning.distillation import Distilled
 from hedgecast.learning.distillation import distill as train_student
-from hedgecast.registry.bundle import DENOISER_GRAPH, SCENARIOS_GRAPH, VALIDATION_DAYS, write_bundle
+from hedgecast.registry.bundle import (
+    BASELINE_GRAPH,
+    DENOISER_GRAPH,
+    SCENARIOS_GRAPH,
+    VALIDATION_DAYS,
+    write_bundle,
+)
 from hedgecast.registry.export import Graphs, Parity
 from hedgecast.registry.session import ScenarioSession
 from hedgecast.registry.store import ModelStore
@@ -130,7 +136,8 @@ def test_a_collapsed_student_is_refused_and_an_honest_one_not_for_that(
     monkeypatch.setattr("hedgecast.commands.distill.train_student", collapsing)
     # Not looked at here, and half of the command's time.
     scenarios, denoiser = (
-        (home.teacher.bundle.folder / name).read_bytes() for name in (SCENARIOS_GRAPH, DENOISER_GRAPH)
+        (home.teacher.bundle.folder / name).read_bytes()
+        for name in (SCENARIOS_GRAPH, BASELINE_GRAPH, DENOISER_GRAPH)
     )
     same = Parity(1, 0.0)
     graphs = Graphs(scenarios, denoiser, scenarios_parity=same, denoiser_parity=same)
@@ -173,7 +180,7 @@ def test_a_teacher_without_weights_says_what_to_do(home: Home, tmp_path: Path) -
     bundle = home.teacher.bundle
     manifest = bundle.manifest.to_dict()
     del manifest["format"], manifest["files"]
-    kept = (SCENARIOS_GRAPH, DENOISER_GRAPH, VALIDATION_DAYS)
+    kept = (SCENARIOS_GRAPH, BASELINE_GRAPH, DENOISER_GRAPH, VALIDATION_DAYS)
     files = {name: (bundle.folder / name).read_bytes() for name in kept}
     store = ModelStore(tmp_path / "registry")
     store.register(write_bundle(tmp_path / "old", files=files, card="# old\n", manifest=manifest))

@@ -30,7 +30,14 @@ from hedgecast.commands.workflow import (
 from hedgecast.learning.methods.method import ScenarioMethod
 from hedgecast.learning.part import Part
 from hedgecast.learning.study import read_study
-from hedgecast.registry.bundle import DENOISER_GRAPH, SCENARIOS_GRAPH, VALIDATION_DAYS, Bundle, write_bundle
+from hedgecast.registry.bundle import (
+    BASELINE_GRAPH,
+    DENOISER_GRAPH,
+    SCENARIOS_GRAPH,
+    VALIDATION_DAYS,
+    Bundle,
+    write_bundle,
+)
 from hedgecast.registry.checks import DENOISER_PARITY, SCENARIO_PARITY
 from hedgecast.registry.registered import RegisteredModel
 from hedgecast.registry.store import CHAMPION, ModelStore
@@ -117,7 +124,9 @@ def bundle_for(
     manifest = real.manifest.to_dict()
     del manifest["format"], manifest["files"]
     parity = {key: manifest["metrics"][key] for key in (SCENARIO_PARITY, DENOISER_PARITY)}
-    graphs = {name: (real.folder / name).read_bytes() for name in (SCENARIOS_GRAPH, DENOISER_GRAPH)}
+    graphs = {
+        name: (real.folder / name).read_bytes() for name in (SCENARIOS_GRAPH, BASELINE_GRAPH, DENOISER_GRAPH)
+    }
     folder = tmp_path_factory.mktemp("bundles")
 
     def make(name: str) -> Bundle:
