@@ -135,12 +135,12 @@ def test_a_collapsed_student_is_refused_and_an_honest_one_not_for_that(
 
     monkeypatch.setattr("hedgecast.commands.distill.train_student", collapsing)
     # Not looked at here, and half of the command's time.
-    scenarios, denoiser = (
+    scenarios, baseline, denoiser = (
         (home.teacher.bundle.folder / name).read_bytes()
         for name in (SCENARIOS_GRAPH, BASELINE_GRAPH, DENOISER_GRAPH)
     )
     same = Parity(1, 0.0)
-    graphs = Graphs(scenarios, denoiser, scenarios_parity=same, denoiser_parity=same)
+    graphs = Graphs(scenarios, baseline, denoiser, scenarios_parity=same, denoiser_parity=same)
     monkeypatch.setattr("hedgecast.registry.package.export_graphs", lambda generator, context: graphs)
     planted = run(home, "--model", "tiny@1", "--steps", "1", "--set", "distill.epochs=0", *QUICK[2:])
     spread = {"coverage of the central 90 %", "diversity of scenarios", "CRPS", "energy score"}
