@@ -8,10 +8,17 @@ from pathlib import Path
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from hedgecast.rpc.v1 import decision_service_pb2, model_service_pb2, risk_pb2, rows_pb2, tensor_pb2
+from hedgecast.rpc.v1 import (
+    decision_service_pb2,
+    model_service_pb2,
+    risk_pb2,
+    rows_pb2,
+    scenario_service_pb2,
+    tensor_pb2,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = (decision_service_pb2, model_service_pb2, risk_pb2, rows_pb2, tensor_pb2)
+FILES = (decision_service_pb2, model_service_pb2, risk_pb2, rows_pb2, scenario_service_pb2, tensor_pb2)
 
 
 def _run(*command: str) -> None:

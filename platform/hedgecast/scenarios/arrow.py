@@ -17,15 +17,16 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
 from hedgecast.core.errors import ConfigError, DataError, ShapeError
-from hedgecast.scenarios.scenario_set import ScenarioSet
+
+if TYPE_CHECKING:
+    from hedgecast.scenarios.scenario_set import ScenarioSet
 
 SCENARIO, PROBABILITY = "scenario", "probability"
 FORMAT = "1"
@@ -314,6 +315,11 @@ def scenario_set(batches: pa.Table | Iterable[pa.RecordBatch]) -> ScenarioSet:
     DataError
         There is no batch, or one that is not of this module, or batches of different sets.
     """
+    # Gateways and clients read and write batches without torch.
+    import torch
+
+    from hedgecast.scenarios.scenario_set import ScenarioSet
+
     parts = batches.to_batches() if isinstance(batches, pa.Table) else list(batches)
     if not parts:
         raise DataError("no record batch: a set has at least one")

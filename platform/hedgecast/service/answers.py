@@ -7,6 +7,7 @@ import enum
 from collections.abc import Mapping
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from hedgecast.outcomes.records import Band
@@ -257,3 +258,45 @@ class ExplainAnswer:
     scenario_seconds: float
     solve_seconds: float
     statistics_seconds: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ScenariosAnswer:
+    """Some of a model's scenarios, to be sent on."""
+
+    model: ModelDescription
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    times: NDArray[np.datetime64] | None
+    """(T,) start of each step, UTC."""
+    paths: NDArray[np.float32]
+    """(S, T, F)."""
+    made_by: str
+    """What made them, as a set of scenarios says it."""
+    source: ScenarioSource
+    warnings: tuple[tuple[str, str], ...]
+    """(reason, message)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ReduceAnswer:
+    """Few scenarios, or a tree, in place of many, and what that costs."""
+
+    model: ModelDescription
+    table: pa.Table
+    """One row a scenario, or a node of the tree."""
+    kept: int
+    """Scenarios, or leaves."""
+    method: str
+    """``forward-selection`` or ``k-means``."""
+    distance: float
+    relative_distance: float
+    cost_error: float
+    """What a decision on the kept ones costs more over all; infinite or NaN as in `ReductionError`."""
+    relative_cost_error: float
+    cost_optimism: float
+    scenario_fingerprint: str
+    """Of all scenarios."""
+    source: ScenarioSource
+    warnings: tuple[tuple[str, str], ...]
+    """(reason, message)."""

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hedgecast.programs.risk import Risk
 from hedgecast.rpc.codec import NamedRows
-from hedgecast.service.answers import DecideAnswer, EvaluateAnswer, ExplainAnswer, Scenarios
+from hedgecast.service.answers import (
+    DecideAnswer,
+    EvaluateAnswer,
+    ExplainAnswer,
+    ReduceAnswer,
+    Scenarios,
+    ScenariosAnswer,
+)
 
 A = TypeVar("A")
 
@@ -105,3 +112,21 @@ class ExplainQuery(Query[ExplainAnswer]):
 
     top_scenarios: int
     """Most influential scenarios to return."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ScenariosQuery(Query[ScenariosAnswer]):
+    """Scenarios are asked for, and nothing is to be decided."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ReduceQuery(Query[ReduceAnswer]):
+    """Few scenarios that stand for the sample are asked for; ``risk`` is what their error is told in."""
+
+    reduce_to: int
+    """At most so many; 0: a tree."""
+    method: Literal["auto", "forward-selection", "k-means"]
+    stages: tuple[int, ...] = ()
+    """First steps of a tree's stages."""
+    branching: tuple[int, ...] = ()
+    """Most children of a node of the stage before each stage."""

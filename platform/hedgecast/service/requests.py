@@ -50,7 +50,7 @@ def decide_query(
     InputError
         A field that cannot be used; the fact ``field`` is its path.
     """
-    question = _question(message, settings, deadline_seconds)
+    question = question_of(message, settings, deadline_seconds)
     return DecideQuery(
         **question,
         quantile_levels=_levels(message),
@@ -66,7 +66,7 @@ def evaluate_query(
     message: decision_pb.EvaluateDecisionsRequest, settings: ServiceSettings, *, deadline_seconds: float
 ) -> EvaluateQuery:
     """The query in ``message``; see `decide_query`."""
-    question = _question(message, settings, deadline_seconds)
+    question = question_of(message, settings, deadline_seconds)
     count = question["scenario_count"]
     if question["own"] is None and not 2 <= count <= settings.max_scenarios // 2:
         raise InputError(
@@ -92,7 +92,7 @@ def explain_query(
             f"{_DEFAULT_INFLUENCES}",
             field="top_scenario_count",
         )
-    question = _question(message, settings, deadline_seconds)
+    question = question_of(message, settings, deadline_seconds)
     return ExplainQuery(**question, top_scenarios=top or _DEFAULT_INFLUENCES)
 
 
@@ -185,6 +185,9 @@ def draws_asked_for(message: Any) -> int:
         return max(int(shape[0]), 0) if shape else 0
     if "candidates" in fields:
         return 2 * int(count)
+    if "first_batch_index" in fields:
+        left_out = max(message.first_batch_index, 0) * max(message.batch_scenario_count, 0)
+        return max(int(count - left_out), 0)
     if "gap_replication_count" in fields:
         asked = message.HasField("gap_replication_count")
         replications = message.gap_replication_count if asked else _usual_replications(message, count)
@@ -218,19 +221,24 @@ def risk_of(message: risk_pb2.Risk) -> Risk:
         raise ConfigError(str(error), field=f"risk.{measure}", **error.facts) from None
 
 
-def _question(message: Any, settings: ServiceSettings, deadline_seconds: float) -> dict[str, Any]:
-    """What every request about one decision period has."""
+def question_of(
+    message: Any, settings: ServiceSettings, deadline_seconds: float, *, most_scenarios: int | None = None
+) -> dict[str, Any]:
+    """What every request about one decision period has; ``most_scenarios``: another limit."""
     if not message.model:
         raise InputError("model is empty: name one, for example german_grid@champion", field="model")
     limit = settings.max_input_entries
-    own = _own_scenarios(message, settings) if message.HasField("own_scenarios") else None
+    may_bring = "own_scenarios" in message.DESCRIPTOR.fields_by_name
+    own = _own_scenarios(message, settings) if may_bring and message.HasField("own_scenarios") else None
     return {
         "model": message.model,
         "history": codec.decode_rows(message.history, field="history", most_entries=limit),
         "known": codec.decode_rows(message.known, field="known", most_entries=limit),
         "given": _arrays(message.given, "given", limit),
         "own": own,
-        "scenario_count": _scenario_count(message.scenario_count, settings.max_scenarios, own),
+        "scenario_count": _scenario_count(
+            message.scenario_count, most_scenarios or settings.max_scenarios, own
+        ),
         "seed": _seed(message.seed),
         "risk": risk_of(message.risk),
         "request_id": request_id_of(message.request_id),

@@ -53,8 +53,8 @@ def evaluate_response(
         best_decision=map(_variable, answer.best_decision),
         confidence=answer.confidence,
         scenario_fingerprint=answer.scenario_fingerprint,
-        scenario_origin=_origin(answer.source),
-        warnings=_warnings(answer.warnings),
+        scenario_origin=origin_message(answer.source),
+        warnings=warning_messages(answer.warnings),
         durations=_durations(answer, total_seconds),
     )
 
@@ -73,8 +73,8 @@ def explain_response(
         unhedged_planned_cost=answer.unhedged_planned_cost,
         unhedged_expected_cost=answer.unhedged_expected_cost,
         scenario_fingerprint=answer.scenario_fingerprint,
-        scenario_origin=_origin(answer.source),
-        warnings=_warnings(answer.warnings),
+        scenario_origin=origin_message(answer.source),
+        warnings=warning_messages(answer.warnings),
         durations=_durations(answer, total_seconds),
     )
 
@@ -101,7 +101,7 @@ def model_of(model: ModelDescription) -> model_pb.Model:
     program = model.program
     return model_pb.Model(
         name=model.full_name,
-        reference=_model_reference(model),
+        reference=model_reference(model),
         aliases=model.aliases,
         program=model_pb.Program(
             reference=_program_reference(program),
@@ -122,7 +122,7 @@ def model_of(model: ModelDescription) -> model_pb.Model:
 def _frame(query: Query[Any], model: ModelDescription) -> dict[str, Any]:
     """What every answer about one decision period repeats."""
     return {
-        "model": _model_reference(model),
+        "model": model_reference(model),
         "program": _program_reference(model.program),
         "scenario_count": query.scenario_count,
         "seed": query.seed,
@@ -154,7 +154,7 @@ def _fill(message: decision_pb.DecideResponse, solution: Solution) -> None:
         )
     )
     message.scenario_fingerprint = solution.scenario_fingerprint
-    message.scenario_origin.CopyFrom(_origin(solution.source))
+    message.scenario_origin.CopyFrom(origin_message(solution.source))
     if solution.scenarios is not None:
         message.scenarios.CopyFrom(scenario_message(solution.scenarios))
     if solution.gap is not None:
@@ -166,17 +166,19 @@ def _fill(message: decision_pb.DecideResponse, solution: Solution) -> None:
     )
     total = codec.decode_duration(message.durations.total_duration)
     message.durations.CopyFrom(_durations(solution, total))
-    message.warnings.extend(_warnings(solution.warnings))
+    message.warnings.extend(warning_messages(solution.warnings))
 
 
-def _origin(source: ScenarioSource) -> decision_pb.ScenarioOrigin:
+def origin_message(source: ScenarioSource) -> decision_pb.ScenarioOrigin:
+    """The message that says who made scenarios."""
     return decision_pb.ScenarioOrigin(
         source=decision_pb.ScenarioOrigin.Source.Value(source.name),
         baseline=BASELINE if source is ScenarioSource.BASELINE else "",
     )
 
 
-def _warnings(warnings: Sequence[tuple[str, str]]) -> list[decision_pb.Warning]:
+def warning_messages(warnings: Sequence[tuple[str, str]]) -> list[decision_pb.Warning]:
+    """The messages for (reason, message) pairs."""
     return [decision_pb.Warning(reason=reason, message=text) for reason, text in warnings]
 
 
@@ -275,7 +277,8 @@ def _quantiles(pairs: Sequence[tuple[float, float]]) -> list[decision_pb.Quantil
     return [decision_pb.Quantile(level=level, value=value) for level, value in pairs]
 
 
-def _model_reference(model: ModelDescription) -> decision_pb.ModelReference:
+def model_reference(model: ModelDescription) -> decision_pb.ModelReference:
+    """The message that names ``model``."""
     return decision_pb.ModelReference(name=model.name, version=model.version, fingerprint=model.fingerprint)
 
 

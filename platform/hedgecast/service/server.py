@@ -18,6 +18,8 @@ from hedgecast.rpc.v1 import (
     decision_service_pb2_grpc,
     model_service_pb2,
     model_service_pb2_grpc,
+    scenario_service_pb2,
+    scenario_service_pb2_grpc,
 )
 from hedgecast.service.access import access_book
 from hedgecast.service.audit import AuditLog
@@ -29,13 +31,14 @@ from hedgecast.service.interceptors import CallGuard
 from hedgecast.service.metrics import MetricsPort, ServiceMetrics
 from hedgecast.service.outcomes import OutcomeBook
 from hedgecast.service.records import CallLog, Recorder
-from hedgecast.service.servicers import DecisionServicer, ModelServicer
+from hedgecast.service.servicers import DecisionServicer, ModelServicer, ScenarioServicer
 from hedgecast.service.settings import ServiceSettings
 from hedgecast.service.tracing import CallSpans
 
 SERVICES = (
     decision_service_pb2.DESCRIPTOR.services_by_name["DecisionService"].full_name,
     model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
+    scenario_service_pb2.DESCRIPTOR.services_by_name["ScenarioService"].full_name,
 )
 
 _DRAIN_POLL_SECONDS = 0.2
@@ -79,6 +82,9 @@ class DecisionServer:
         decision_service_pb2_grpc.add_DecisionServiceServicer_to_server(self._decisions, self._server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(
             ModelServicer(backend, self._book), self._server
+        )
+        scenario_service_pb2_grpc.add_ScenarioServiceServicer_to_server(
+            ScenarioServicer(backend, settings), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(

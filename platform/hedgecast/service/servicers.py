@@ -17,10 +17,13 @@ from hedgecast.rpc.v1 import decision_service_pb2 as decision_pb
 from hedgecast.rpc.v1 import decision_service_pb2_grpc as decision_grpc
 from hedgecast.rpc.v1 import model_service_pb2 as model_pb
 from hedgecast.rpc.v1 import model_service_pb2_grpc as model_grpc
+from hedgecast.rpc.v1 import scenario_service_pb2 as scenario_pb
+from hedgecast.rpc.v1 import scenario_service_pb2_grpc as scenario_grpc
 from hedgecast.service.backend import DecisionBackend
 from hedgecast.service.calls import CURRENT_CALL
 from hedgecast.service.canary import Canary, canary_of
 from hedgecast.service.certify import certified
+from hedgecast.service.generation import generated
 from hedgecast.service.interceptors import Refused, deadline_seconds
 from hedgecast.service.models import resolve
 from hedgecast.service.outcomes import OutcomeBook
@@ -41,6 +44,7 @@ from hedgecast.service.responses import (
     explain_response,
     model_of,
 )
+from hedgecast.service.scenario_requests import generation
 from hedgecast.service.settings import ServiceSettings
 from hedgecast.service.settled import canary_message, performance_message, settled_response, stream_error
 from hedgecast.service.status import rule_of
@@ -178,6 +182,27 @@ class DecisionServicer(decision_grpc.DecisionServiceServicer):
         seconds = time.perf_counter() - started
         log.info("request %s: %s answered in %.1f ms", query.request_id, query.model, 1e3 * seconds)
         return answer, seconds
+
+
+class ScenarioServicer(scenario_grpc.ScenarioServiceServicer):
+    """Sends a backend's scenarios."""
+
+    def __init__(self, backend: DecisionBackend, settings: ServiceSettings) -> None:
+        self._backend = backend
+        self._settings = settings
+
+    async def GenerateScenarios(  # noqa: N802 - the stub's name
+        self, request: scenario_pb.GenerateScenariosRequest, context: _Context
+    ) -> AsyncIterator[scenario_pb.GenerateScenariosResponse]:
+        """The pieces of one Arrow stream."""
+        if not request.model:
+            raise InputError("model is empty: name one, for example german_grid@champion", field="model")
+        model = resolve(await self._backend.models(), request.model)
+        seconds = deadline_seconds(context, self._settings)
+        asked = generation(request, model, self._settings, deadline_seconds=seconds)
+        async with contextlib.aclosing(generated(asked, self._backend.answer)) as pieces:
+            async for piece in pieces:
+                yield piece
 
 
 class ModelServicer(model_grpc.ModelServiceServicer):

@@ -68,6 +68,8 @@ class ServiceSettings(BaseSettings):
     """Serve without a provider that is missing, with a warning and a metric, instead of failing."""
     max_scenarios: int = Field(default=10_000, ge=1)
     """Most scenarios of one request."""
+    max_streamed_scenarios: int = Field(default=1_000_000, ge=1)
+    """Most scenarios of one GenerateScenarios, which never has them all in memory."""
     max_stream_requests: int = Field(default=8, ge=1)
     """Requests of one DecideStream worked on at once; it is read no faster."""
     outcomes_folder: Path | None = None

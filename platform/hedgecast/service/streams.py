@@ -1,10 +1,10 @@
-"""Many requests on one call, answered as they are ready."""
+"""Many answers on one call: of many requests, as they are ready, or of parts of one, in order."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from typing import TypeVar
 
 Q = TypeVar("Q")
@@ -64,3 +64,31 @@ async def answered(
             pending.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.gather(reader, *tasks, return_exceptions=True)
+
+
+async def read_ahead(parts: Iterable[Q], work: Callable[[Q], Awaitable[A]]) -> AsyncGenerator[A, None]:
+    """What ``work`` makes of each part, in order; one part is worked on ahead of whoever takes them.
+
+    Ending the iteration cancels what is under way.
+
+    Parameters
+    ----------
+    parts : iterable
+    work : callable
+        Never runs twice at once. Its errors end the whole.
+    """
+    ahead: asyncio.Future[A] | None = None
+    try:
+        for part in parts:
+            if ahead is None:
+                ahead = asyncio.ensure_future(work(part))
+                continue
+            found = await ahead
+            ahead = asyncio.ensure_future(work(part))
+            yield found
+        if ahead is not None:
+            yield await ahead
+    finally:
+        if ahead is not None:
+            ahead.cancel()
+            await asyncio.gather(ahead, return_exceptions=True)

@@ -14,7 +14,15 @@ from hedgecast.service.budget import Budget
 from hedgecast.service.decide import ServedModel
 from hedgecast.service.evaluate import evaluate
 from hedgecast.service.explain import explain
-from hedgecast.service.queries import DecideQuery, EvaluateQuery, ExplainQuery, Query
+from hedgecast.service.generate import drawn, reduced
+from hedgecast.service.queries import (
+    DecideQuery,
+    EvaluateQuery,
+    ExplainQuery,
+    Query,
+    ReduceQuery,
+    ScenariosQuery,
+)
 from hedgecast.service.safety import Judgement
 from hedgecast.service.sample import Sample, sample_of
 from hedgecast.service.solve import solve_query
@@ -60,4 +68,6 @@ _WORK: dict[type[Query[Any]], _Work] = {
     DecideQuery: _decide,
     EvaluateQuery: evaluate,
     ExplainQuery: explain,
+    ScenariosQuery: drawn,
+    ReduceQuery: reduced,
 }

@@ -16,7 +16,7 @@ from hedgecast.rpc.v1 import decision_service_pb2_grpc as decision_grpc
 from hedgecast.service.background import background_server
 from hedgecast.service.local import LocalBackend
 from hedgecast.service.settings import ServiceSettings, load_settings
-from hedgecast.service.streams import answered
+from hedgecast.service.streams import answered, read_ahead
 
 
 async def _numbers(count: int) -> AsyncIterator[int]:
@@ -101,6 +101,63 @@ def test_an_error_of_the_requests_ends_the_whole() -> None:
 
     with pytest.raises(ValueError, match="no message"):
         asyncio.run(run())
+
+
+def test_one_part_is_worked_on_ahead() -> None:
+    async def run() -> None:
+        begun: list[int] = []
+
+        async def work(number: int) -> int:
+            begun.append(number)
+            await asyncio.sleep(0)
+            return number
+
+        found = read_ahead(range(9), work)
+        for number in range(5):
+            assert await anext(found) == number
+            await asyncio.sleep(0.01)
+            assert begun == list(range(number + 2)), "the next, and no more"
+        assert [number async for number in found] == [5, 6, 7, 8]
+        assert [number async for number in read_ahead([], work)] == []
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("taken", [1, 2])
+def test_leaving_cancels_the_part_that_is_worked_on(taken: int) -> None:
+    async def run() -> list[int]:
+        cancelled: list[int] = []
+
+        async def work(number: int) -> int:
+            try:
+                await asyncio.sleep(60 if number == taken else 0)
+            except asyncio.CancelledError:
+                cancelled.append(number)
+                raise
+            return number
+
+        found = read_ahead(range(9), work)
+        for _ in range(taken):
+            await anext(found)
+        await asyncio.sleep(0.01)
+        await found.aclose()
+        return cancelled
+
+    assert asyncio.run(run()) == [taken]
+
+
+def test_an_error_of_a_part_ends_the_whole_after_those_before() -> None:
+    async def run() -> list[int]:
+        async def work(number: int) -> int:
+            return 6 // (3 - number)
+
+        found = read_ahead(range(9), work)
+        before = [await anext(found) for _ in range(3)]
+        with pytest.raises(ZeroDivisionError):
+            await anext(found)
+        return before
+
+    assert asyncio.run(run()) == [2, 3, 6]
 
 
 def _request(name: str, rows: NamedRows, **fields: object) -> decision_pb.DecideStreamRequest:
