@@ -27,7 +27,15 @@ from hedgecast.client.answers import (
 from hedgecast.client.asynchronous import AsyncClient
 from hedgecast.client.blocking import Client
 from hedgecast.client.channel import TlsFiles
-from hedgecast.client.requests import CertifyOptions, DecideOptions, EvaluateOptions, ExplainOptions, Question
+from hedgecast.client.requests import (
+    CertifyOptions,
+    DecideOptions,
+    EvaluateOptions,
+    ExplainOptions,
+    Question,
+    ScenarioOptions,
+)
+from hedgecast.client.scenarios import GeneratedScenarios, ReductionFigures
 
 __all__ = [
     "AsyncClient",
@@ -43,12 +51,15 @@ __all__ = [
     "ExplainOptions",
     "ExplanationAnswer",
     "GapBound",
+    "GeneratedScenarios",
     "ModelInfo",
     "PlanEvaluation",
     "Question",
     "RecordedOutcome",
+    "ReductionFigures",
     "ScenarioArrays",
     "ScenarioInfluence",
+    "ScenarioOptions",
     "SolverVerdict",
     "TlsFiles",
     "Violation",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any, Self, Unpack
 
 import grpc
@@ -34,15 +35,19 @@ from hedgecast.client.requests import (
     DecideOptions,
     EvaluateOptions,
     ExplainOptions,
+    ScenarioOptions,
     certify_request,
     decide_request,
     evaluate_request,
     explain_request,
+    generate_request,
     outcome_request,
 )
+from hedgecast.client.scenarios import Assembly, GeneratedScenarios
 from hedgecast.rpc.v1 import decision_service_pb2_grpc as decision_grpc
 from hedgecast.rpc.v1 import model_service_pb2 as model_pb
 from hedgecast.rpc.v1 import model_service_pb2_grpc as model_grpc
+from hedgecast.rpc.v1 import scenario_service_pb2_grpc as scenario_grpc
 
 
 class AsyncClient:
@@ -73,6 +78,7 @@ class AsyncClient:
         self._channel = _open_channel(self._terms)
         self._decisions = decision_grpc.DecisionServiceStub(self._channel)
         self._models = model_grpc.ModelServiceStub(self._channel)
+        self._scenarios = scenario_grpc.ScenarioServiceStub(self._channel)
 
     async def __aenter__(self) -> Self:
         return self
@@ -177,6 +183,52 @@ class AsyncClient:
         finally:
             call.cancel()
 
+    async def scenarios(self, model: str, **options: Unpack[ScenarioOptions]) -> GeneratedScenarios:
+        """Scenarios that the model draws for this context, reduced or as a tree where asked for.
+
+        A call that breaks goes on where it broke, as often as other calls are tried again without progress.
+
+        Parameters
+        ----------
+        model : str
+            NAME, NAME@ALIAS or NAME@VERSION.
+        **options
+            See `ScenarioOptions`.
+
+        Raises
+        ------
+        DependencyError
+            pyarrow is not installed.
+        HedgecastError
+            As `decide`.
+        """
+        assembly = Assembly(generate_request(model, options))
+        return assembly.whole([batch async for batch in self._batches(assembly, options)])
+
+    async def scenario_batches(
+        self, model: str, **options: Unpack[ScenarioOptions]
+    ) -> AsyncGenerator[Any, None]:
+        """The same as pyarrow record batches, as they come: nothing is held that was taken.
+
+        A slow reader is not drawn for; ending the iteration stops the work.
+
+        Parameters
+        ----------
+        model : str
+            NAME, NAME@ALIAS or NAME@VERSION.
+        **options
+            See `ScenarioOptions`.
+
+        Raises
+        ------
+        HedgecastError
+            As `scenarios`.
+        """
+        batches = self._batches(Assembly(generate_request(model, options)), options)
+        async with contextlib.aclosing(batches):
+            async for batch in batches:
+                yield batch
+
     async def record_outcome(
         self,
         decision_id: str,
@@ -223,6 +275,33 @@ class AsyncClient:
     async def model(self, name: str) -> ModelInfo:
         """The model that NAME, NAME@ALIAS or NAME@VERSION means."""
         return model_info(await self._call(self._models.GetModel, model_pb.GetModelRequest(name=name), None))
+
+    async def _batches(self, assembly: Assembly, options: ScenarioOptions) -> AsyncGenerator[Any, None]:
+        seconds = options.get("deadline_seconds") or self._terms.deadline_seconds
+        end = time.monotonic() + seconds
+        self._budget.call()
+        attempt = 0
+        while True:
+            before = assembly.taken
+            left = max(end - time.monotonic(), 0.0)
+            call = self._scenarios.GenerateScenarios(
+                assembly.request, timeout=left, metadata=self._terms.metadata
+            )
+            try:
+                async for message in call:
+                    batch = assembly.take(message)
+                    if batch is not None:
+                        yield batch
+                return
+            except grpc.RpcError as error:
+                # What came is not lost: tries are counted from there.
+                attempt = attempt if assembly.taken == before else 0
+                pause = pause_before_retry(error, attempt, end, self._terms, self._budget)
+            finally:
+                call.cancel()
+            await asyncio.sleep(pause)
+            attempt += 1
+            assembly.resume()
 
     async def _call(self, method: Callable[..., Any], request: Any, deadline_seconds: float | None) -> Any:
         seconds = self._terms.deadline_seconds if deadline_seconds is None else deadline_seconds

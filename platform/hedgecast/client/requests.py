@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hedgecast.client.answers import ScenarioArrays
-from hedgecast.core.errors import DataError
+from hedgecast.core.errors import ConfigError, DataError
 from hedgecast.programs.risk import Risk
 from hedgecast.rpc import codec
 from hedgecast.rpc.v1 import decision_service_pb2 as decision_pb
 from hedgecast.rpc.v1 import risk_pb2
+from hedgecast.rpc.v1 import scenario_service_pb2 as scenario_pb
+
+_METHODS: dict[str, scenario_pb.ReductionMethod.ValueType] = {
+    "auto": scenario_pb.REDUCTION_METHOD_UNSPECIFIED,
+    "forward-selection": scenario_pb.FORWARD_SELECTION,
+    "k-means": scenario_pb.K_MEANS,
+}
 
 
 class Question(TypedDict, total=False):
@@ -89,6 +96,39 @@ class CertifyOptions(Question, total=False):
     """Scenarios to draw in all; 10,000 where left out."""
 
 
+class ScenarioOptions(TypedDict, total=False):
+    """What scenarios may be asked with."""
+
+    history: Mapping[str, ArrayLike]
+    """As in `Question`."""
+    history_times: ArrayLike
+    """As in `Question`."""
+    known: Mapping[str, ArrayLike] | None
+    """As in `Question`."""
+    known_times: ArrayLike | None
+    """As in `Question`."""
+    scenario_count: int
+    """Scenarios to draw; 200 where left out."""
+    seed: int
+    """Seed of the draw; 0 where left out."""
+    batch_scenario_count: int
+    """Rows of a record batch; about 1 MiB of them where left out."""
+    reduce_to: int | None
+    """Send at most so many with probabilities in place of all."""
+    reduction_method: Literal["auto", "forward-selection", "k-means"]
+    """How; by the number of scenarios where left out."""
+    tree: Mapping[str, Sequence[int]] | None
+    """Send a scenario tree: ``{"stages": [0, 6, 12], "branching": [4, 3, 2]}``."""
+    given: Mapping[str, ArrayLike]
+    """Given parameters under which the error of a reduction or a tree is told."""
+    risk: str | Risk
+    """What the program minimizes then; as in `Question`."""
+    request_id: str | None
+    """Identifies the request; a new UUID where left out."""
+    deadline_seconds: float | None
+    """Time for all, retries included; the client's where left out."""
+
+
 def decide_request(model: str, options: DecideOptions) -> decision_pb.DecideRequest:
     """The message that asks for a decision."""
     return decision_pb.DecideRequest(
@@ -131,6 +171,31 @@ def certify_request(model: str, options: CertifyOptions) -> decision_pb.DecideUn
         confidence=options.get("confidence", 0.0),
         draw_limit=options.get("draw_limit", 0),
     )
+
+
+def generate_request(model: str, options: ScenarioOptions) -> scenario_pb.GenerateScenariosRequest:
+    """The message that asks for scenarios."""
+    asked = _question(model, cast("Question", options))
+    del asked["own_scenarios"]
+    if "risk" not in options:
+        del asked["risk"]
+    method = options.get("reduction_method", "auto")
+    if method not in _METHODS:
+        raise ConfigError(f"reduction_method is {method!r}: must be one of {', '.join(_METHODS)}")
+    tree = options.get("tree")
+    return scenario_pb.GenerateScenariosRequest(
+        **asked,
+        batch_scenario_count=options.get("batch_scenario_count", 0),
+        reduce_to=options.get("reduce_to") or 0,
+        reduction_method=_METHODS[method],
+        tree=None if tree is None else _tree(tree),
+    )
+
+
+def _tree(shape: Mapping[str, Sequence[int]]) -> scenario_pb.TreeShape:
+    if set(shape) != {"stages", "branching"}:
+        raise ConfigError(f"tree has the keys {sorted(shape)}: must have 'stages' and 'branching'")
+    return scenario_pb.TreeShape(stage_starts=shape["stages"], branching=shape["branching"])
 
 
 def outcome_request(
