@@ -28,6 +28,7 @@ _COMMANDS = {
     "evaluate": "hedgecast.commands.evaluate:evaluate",
     "explain": "hedgecast.commands.explain:explain",
     "models": "hedgecast.commands.models:app",
+    "scenarios": "hedgecast.commands.scenarios:scenarios",
     "probe": "hedgecast.commands.probe:probe",
     "solve": "hedgecast.commands.solve:solve",
     "train-surrogate": "hedgecast.commands.train_surrogate:train_surrogate_command",
@@ -118,7 +119,8 @@ def _load(home: str) -> Callable[..., Any] | typer.Typer:
 
 def _extra(module: str) -> str:
     """What brings the packages of the command in ``module``."""
-    if module in ("hedgecast.commands.decide", "hedgecast.commands.evaluate", "hedgecast.commands.explain"):
+    asking = ("decide", "evaluate", "explain", "scenarios")
+    if module.removeprefix("hedgecast.commands.") in asking:
         return "files"
     return "library,cpu" if module.startswith("hedgecast.") else "library,cluster,cpu"
 
