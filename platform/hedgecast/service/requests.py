@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-import uuid
-from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from google.protobuf.message import Message
-from numpy.typing import NDArray
-
-from hedgecast.core.errors import ConfigError, DataError, InputError, ShapeError
+from hedgecast.core.errors import InputError, ShapeError
 from hedgecast.programs.risk import Risk
-from hedgecast.rpc import codec
 from hedgecast.rpc.v1 import decision_service_pb2 as decision_pb
-from hedgecast.rpc.v1 import risk_pb2
 from hedgecast.service.answers import Scenarios
 from hedgecast.service.certify import Terms
 from hedgecast.service.queries import Candidate, DecideQuery, EvaluateQuery, ExplainQuery
+from hedgecast.service.question import (
+    DEFAULT_SCENARIO_COUNT,
+    NAME,
+    arrays_of,
+    question_of,
+    scenarios_of,
+)
 from hedgecast.service.settings import ServiceSettings
 
-DEFAULT_SCENARIO_COUNT = 200
 DEFAULT_LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 DEFAULT_TAIL_LEVEL = 0.95
 DEFAULT_CONFIDENCE = 0.95
@@ -35,7 +32,6 @@ DEFAULT_DRAW_LIMIT = 10_000
 _REQUESTS_WORTH = 10
 _FIRST_SAMPLE = 50
 _MOST_LEVELS = 101
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MOST_CANDIDATES = 100
 _MOST_INFLUENCES, _DEFAULT_INFLUENCES = 100, 10
 
@@ -150,7 +146,7 @@ def stream_question(message: decision_pb.DecideStreamRequest) -> decision_pb.Dec
     InputError
         It has no usable correlation id, or no question.
     """
-    if not _NAME.fullmatch(message.correlation_id):
+    if not NAME.fullmatch(message.correlation_id):
         raise InputError(
             f"correlation_id has {len(message.correlation_id)} characters: must be 1 to 64 letters, digits, "
             "dots, dashes or underscores",
@@ -195,118 +191,6 @@ def draws_asked_for(message: Any) -> int:
     return int(count)
 
 
-def risk_of(message: risk_pb2.Risk) -> Risk:
-    """The risk measure in ``message``; unset means the expectation.
-
-    Raises
-    ------
-    ConfigError
-        A number outside [0, 1], or an unknown basis.
-    """
-    if message.basis not in risk_pb2.Risk.Basis.values():
-        raise ConfigError(f"risk.basis is {message.basis}: must be COST or REGRET", field="risk.basis")
-    on_regret = message.basis == risk_pb2.Risk.REGRET
-    measure = message.WhichOneof("measure")
-    try:
-        match measure:
-            case "cvar":
-                return Risk(beta=1.0, alpha=message.cvar.alpha, on_regret=on_regret)
-            case "mixture":
-                return Risk(beta=message.mixture.beta, alpha=message.mixture.alpha, on_regret=on_regret)
-            case "worst_case":
-                return Risk(beta=1.0, alpha=1.0, on_regret=on_regret)
-            case _:
-                return Risk()
-    except ConfigError as error:
-        raise ConfigError(str(error), field=f"risk.{measure}", **error.facts) from None
-
-
-def question_of(
-    message: Any, settings: ServiceSettings, deadline_seconds: float, *, most_scenarios: int | None = None
-) -> dict[str, Any]:
-    """What every request about one decision period has; ``most_scenarios``: another limit."""
-    if not message.model:
-        raise InputError("model is empty: name one, for example german_grid@champion", field="model")
-    limit = settings.max_input_entries
-    may_bring = "own_scenarios" in message.DESCRIPTOR.fields_by_name
-    own = _own_scenarios(message, settings) if may_bring and message.HasField("own_scenarios") else None
-    return {
-        "model": message.model,
-        "history": codec.decode_rows(message.history, field="history", most_entries=limit),
-        "known": codec.decode_rows(message.known, field="known", most_entries=limit),
-        "given": _arrays(message.given, "given", limit),
-        "own": own,
-        "scenario_count": _scenario_count(
-            message.scenario_count, most_scenarios or settings.max_scenarios, own
-        ),
-        "seed": _seed(message.seed),
-        "risk": risk_of(message.risk),
-        "request_id": request_id_of(message.request_id),
-        "deadline_seconds": deadline_seconds,
-    }
-
-
-def _own_scenarios(message: Any, settings: ServiceSettings) -> Scenarios:
-    for field in ("history", "known"):
-        if message.HasField(field):
-            raise InputError(f"{field} is set with own_scenarios: leave one of them out", field=field)
-    if message.seed:
-        raise InputError(f"seed is {message.seed} with own_scenarios, which are not drawn", field="seed")
-    return scenarios_of(message.own_scenarios, settings, "own_scenarios")
-
-
-def scenarios_of(given: decision_pb.ScenarioSet, settings: ServiceSettings, name: str) -> Scenarios:
-    """The scenarios in a caller's message.
-
-    Raises
-    ------
-    InputError
-        They cannot be used; the fact ``field`` begins with ``name``.
-    """
-    field = f"{name}.paths"
-    paths = codec.decode_tensor(given.paths, field=field, most_entries=settings.max_input_entries)
-    if paths.ndim != 3 or paths.shape[2] != len(given.series):
-        raise ShapeError(
-            f"{field} has shape {list(paths.shape)}: must be (scenarios, steps, {len(given.series)} series)",
-            field=f"{field}.shape",
-        )
-    if len(given.units) != len(given.series):
-        raise ShapeError(
-            f"{name} has {len(given.units)} units for {len(given.series)} series", field=f"{name}.units"
-        )
-    times = codec.decode_times(given.step_times, field=f"{name}.step_times")
-    if len(times) not in (0, paths.shape[1]):
-        raise ShapeError(
-            f"{name} has {len(times)} step times for {paths.shape[1]} steps: give all or none",
-            field=f"{name}.step_times",
-        )
-    weighted = given.HasField("probabilities")
-    return Scenarios(
-        names=tuple(given.series),
-        units=tuple(given.units),
-        times=times if len(times) else None,
-        paths=paths.astype(np.float64),
-        probabilities=_probabilities(given, paths.shape[0], name) if weighted else None,
-    )
-
-
-def _probabilities(given: decision_pb.ScenarioSet, count: int, name: str) -> NDArray[np.float64]:
-    field = f"{name}.probabilities"
-    found = codec.decode_tensor(given.probabilities, field=field, most_entries=count).astype(np.float64)
-    if found.shape != (count,):
-        raise ShapeError(
-            f"{field} has shape {list(found.shape)}: there are {count} scenarios", field=f"{field}.shape"
-        )
-    if found.min() < 0 or abs(found.sum() - 1.0) > 1e-6:
-        raise DataError(
-            f"{field}: the least is {found.min():g}, the sum {found.sum():.9g}: none may be negative and "
-            "they must sum to 1",
-            field=field,
-        )
-    normalized: NDArray[np.float64] = found / found.sum()
-    return normalized
-
-
 def _candidates(message: decision_pb.EvaluateDecisionsRequest, limit: int) -> tuple[Candidate, ...]:
     count = len(message.candidates)
     if not 1 <= count <= _MOST_CANDIDATES:
@@ -321,36 +205,9 @@ def _candidates(message: decision_pb.EvaluateDecisionsRequest, limit: int) -> tu
                 field=f"candidates[{index}].label",
             )
     return tuple(
-        Candidate(label=item.label, values=_arrays(item.values, f"candidates[{index}].values", limit))
+        Candidate(label=item.label, values=arrays_of(item.values, f"candidates[{index}].values", limit))
         for index, item in enumerate(message.candidates)
     )
-
-
-def _arrays(tensors: Mapping[str, Message], field: str, limit: int) -> dict[str, NDArray[np.float64]]:
-    return {
-        name: codec.decode_tensor(tensor, field=f"{field}[{name}]", most_entries=limit).astype(np.float64)  # type: ignore[arg-type]
-        for name, tensor in tensors.items()
-    }
-
-
-def _scenario_count(count: int, limit: int, own: Scenarios | None) -> int:
-    if own is not None:
-        found = len(own.paths)
-        if count not in (0, found) or found > limit:
-            raise InputError(
-                f"scenario_count is {count} with {found} own_scenarios: must be their number or 0, and at "
-                f"most {limit}",
-                field="scenario_count",
-                limit=limit,
-            )
-        return found
-    if not 0 <= count <= limit:
-        raise InputError(
-            f"scenario_count is {count}: must be from 1 to {limit}, or 0 for {DEFAULT_SCENARIO_COUNT}",
-            field="scenario_count",
-            limit=limit,
-        )
-    return count or min(DEFAULT_SCENARIO_COUNT, limit)
 
 
 def _replications(
@@ -392,12 +249,6 @@ def _usual_replications(message: decision_pb.DecideRequest, scenarios: int) -> i
     return DEFAULT_REPLICATIONS if plain and neutral and scenarios <= _MOST_REPLICATED_BY_DEFAULT else 0
 
 
-def _seed(seed: int) -> int:
-    if seed < 0:
-        raise InputError(f"seed is {seed}: must not be negative", field="seed")
-    return seed
-
-
 def _levels(message: decision_pb.DecideRequest) -> tuple[float, ...]:
     levels = tuple(message.quantile_levels)
     if len(levels) > _MOST_LEVELS:
@@ -427,23 +278,3 @@ def _confidence(value: float, field: str) -> float:
             f"{field} is {value}: must lie in (0, 1), or be 0 for {DEFAULT_CONFIDENCE}", field=field
         )
     return value or DEFAULT_CONFIDENCE
-
-
-def request_id_of(text: str) -> str:
-    """A caller's id, or a new one where it is empty.
-
-    Raises
-    ------
-    DataError
-        Not 1 to 64 letters, digits, dots, dashes or underscores.
-    """
-    if not text:
-        return str(uuid.uuid4())
-    # Goes into logs as it is, so nothing that could forge a line.
-    if not _NAME.fullmatch(text):
-        raise DataError(
-            f"request_id has {len(text)} characters: must be 1 to 64 letters, digits, dots, dashes or "
-            "underscores",
-            field="request_id",
-        )
-    return text

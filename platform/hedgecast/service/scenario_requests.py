@@ -10,7 +10,7 @@ from hedgecast.core.errors import InputError
 from hedgecast.rpc.v1 import scenario_service_pb2 as scenario_pb
 from hedgecast.service.models import ModelDescription
 from hedgecast.service.queries import ReduceQuery, ScenariosQuery
-from hedgecast.service.requests import question_of
+from hedgecast.service.question import question_of
 from hedgecast.service.settings import ServiceSettings
 
 BATCH_BYTES = 2**20

@@ -28,13 +28,13 @@ from hedgecast.service.interceptors import Refused, deadline_seconds
 from hedgecast.service.models import resolve
 from hedgecast.service.outcomes import OutcomeBook
 from hedgecast.service.queries import Query
+from hedgecast.service.question import request_id_of
 from hedgecast.service.requests import (
     certify_terms,
     decide_query,
     evaluate_query,
     explain_query,
     realized_of,
-    request_id_of,
     stream_question,
 )
 from hedgecast.service.responses import (
