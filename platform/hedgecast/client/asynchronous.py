@@ -36,6 +36,7 @@ from hedgecast.client.requests import (
     EvaluateOptions,
     ExplainOptions,
     ScenarioOptions,
+    batches_request,
     certify_request,
     decide_request,
     evaluate_request,
@@ -224,7 +225,7 @@ class AsyncClient:
         HedgecastError
             As `scenarios`.
         """
-        batches = self._batches(Assembly(generate_request(model, options)), options)
+        batches = self._batches(Assembly(batches_request(model, options)), options)
         async with contextlib.aclosing(batches):
             async for batch in batches:
                 yield batch

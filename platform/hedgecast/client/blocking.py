@@ -33,6 +33,7 @@ from hedgecast.client.requests import (
     EvaluateOptions,
     ExplainOptions,
     ScenarioOptions,
+    batches_request,
     certify_request,
     decide_request,
     evaluate_request,
@@ -236,7 +237,7 @@ class Client:
         HedgecastError
             As `scenarios`.
         """
-        return self._batches(Assembly(generate_request(model, options)), options)
+        return self._batches(Assembly(batches_request(model, options)), options)
 
     def record_outcome(
         self,

@@ -192,6 +192,13 @@ def generate_request(model: str, options: ScenarioOptions) -> scenario_pb.Genera
     )
 
 
+def batches_request(model: str, options: ScenarioOptions) -> scenario_pb.GenerateScenariosRequest:
+    """The same where only the batches are wanted."""
+    message = generate_request(model, options)
+    message.leave_out_fingerprint = True
+    return message
+
+
 def _tree(shape: Mapping[str, Sequence[int]]) -> scenario_pb.TreeShape:
     if set(shape) != {"stages", "branching"}:
         raise ConfigError(f"tree has the keys {sorted(shape)}: must have 'stages' and 'branching'")

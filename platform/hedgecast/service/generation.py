@@ -63,7 +63,7 @@ async def _all(asked: Generation, answer: Ask) -> AsyncGenerator[_Message, None]
     query, rows = asked.query, asked.batch_rows
     assert isinstance(query, ScenariosQuery)
     total = math.ceil(query.scenario_count / rows)
-    stream = _DrawnStream(query, whole=asked.first_batch == 0)
+    stream = _DrawnStream(query, hashed=asked.fingerprint and asked.first_batch == 0)
     end = time.monotonic() + query.deadline_seconds
 
     async def batch(index: int) -> tuple[int, bytes]:
@@ -134,9 +134,9 @@ class _DrawnStream:
     first: ScenariosAnswer
     """With the first batch's own paths left out."""
 
-    def __init__(self, query: ScenariosQuery, *, whole: bool) -> None:
+    def __init__(self, query: ScenariosQuery, *, hashed: bool) -> None:
         self._query = query
-        self._whole = whole
+        self._hashed = hashed
         self._digest: RunningFingerprint | None = None
         self._begun = False
         self._warnings: dict[tuple[str, str], None] = {}
@@ -160,7 +160,7 @@ class _DrawnStream:
 
     @property
     def fingerprint(self) -> str:
-        """Of all scenarios; empty where the first ones were left out."""
+        """Of all scenarios; empty where it is not taken."""
         return "" if self._digest is None else self._digest.hexdigest()
 
     @property
@@ -181,7 +181,7 @@ class _DrawnStream:
             seed=self._query.seed,
         )
         self.schema = described.schema()
-        if self._whole:
+        if self._hashed:
             shape = (1, self._query.scenario_count, *found.paths.shape[1:])
             times = None if found.times is None else found.times[None]
             self._digest = RunningFingerprint(shape, found.names, found.units, times)

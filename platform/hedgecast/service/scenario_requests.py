@@ -34,6 +34,8 @@ class Generation:
     """Rows of each batch but the last."""
     first_batch: int
     """Batches before it are left out."""
+    fingerprint: bool = True
+    """Whether that of all scenarios is wanted."""
 
 
 def generation(
@@ -62,7 +64,12 @@ def generation(
     if not fewer:
         _check_alone(message)
         check_first(first, -(-question["scenario_count"] // batch))
-        return Generation(query=ScenariosQuery(**question), batch_rows=batch, first_batch=first)
+        return Generation(
+            query=ScenariosQuery(**question),
+            batch_rows=batch,
+            first_batch=first,
+            fingerprint=not message.leave_out_fingerprint,
+        )
     query = ReduceQuery(**question, **_reduction(message, question["scenario_count"]))
     return Generation(query=query, batch_rows=batch, first_batch=max(first, 0))
 

@@ -123,6 +123,13 @@ def test_the_rest_from_any_batch_is_the_same_bytes(channel: grpc.Channel, rows: 
         assert _table(rest).num_rows == 250 - 100 * first
 
 
+def test_the_fingerprint_can_be_left_out(channel: grpc.Channel, rows: NamedRows) -> None:
+    whole = _sent(channel, _request(rows, batch_scenario_count=100))
+    sent = _sent(channel, _request(rows, batch_scenario_count=100, leave_out_fingerprint=True))
+    assert [part.arrow_ipc for part in sent] == [part.arrow_ipc for part in whole]
+    assert (sent[-1].end.scenario_fingerprint, sent[-1].end.scenario_count) == ("", 250)
+
+
 def test_a_batch_of_the_usual_size_fits_a_mebibyte(channel: grpc.Channel, rows: NamedRows) -> None:
     count = 100_000
     sizes = []

@@ -28,7 +28,7 @@ from hedgecast.rpc.v1 import rows_pb2 as hedgecast_dot_rpc_dot_v1_dot_rows__pb2
 from hedgecast.rpc.v1 import tensor_pb2 as hedgecast_dot_rpc_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'hedgecast/rpc/v1/scenario_service.proto\x12\x10hedgecast.rpc.v1\x1a\'hedgecast/rpc/v1/decision_service.proto\x1a\x1bhedgecast/rpc/v1/risk.proto\x1a\x1bhedgecast/rpc/v1/rows.proto\x1a\x1dhedgecast/rpc/v1/tensor.proto\"\x9b\x04\n\x18GenerateScenariosRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\'\n\x07history\x18\x02 \x01(\x0b\x32\x16.hedgecast.rpc.v1.Rows\x12%\n\x05known\x18\x03 \x01(\x0b\x32\x16.hedgecast.rpc.v1.Rows\x12\x16\n\x0escenario_count\x18\x04 \x01(\x05\x12\x0c\n\x04seed\x18\x05 \x01(\x03\x12\x1c\n\x14\x62\x61tch_scenario_count\x18\x06 \x01(\x05\x12\x19\n\x11\x66irst_batch_index\x18\x07 \x01(\x05\x12\x11\n\treduce_to\x18\x08 \x01(\x05\x12;\n\x10reduction_method\x18\t \x01(\x0e\x32!.hedgecast.rpc.v1.ReductionMethod\x12)\n\x04tree\x18\n \x01(\x0b\x32\x1b.hedgecast.rpc.v1.TreeShape\x12\x44\n\x05given\x18\x0b \x03(\x0b\x32\x35.hedgecast.rpc.v1.GenerateScenariosRequest.GivenEntry\x12$\n\x04risk\x18\x0c \x01(\x0b\x32\x16.hedgecast.rpc.v1.Risk\x12\x12\n\nrequest_id\x18\r \x01(\t\x1a\x46\n\nGivenEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.hedgecast.rpc.v1.Tensor:\x02\x38\x01\"4\n\tTreeShape\x12\x14\n\x0cstage_starts\x18\x01 \x03(\x05\x12\x11\n\tbranching\x18\x02 \x03(\x05\"\xbd\x01\n\x19GenerateScenariosResponse\x12\x11\n\tarrow_ipc\x18\x01 \x01(\x0c\x12\x18\n\x10next_batch_index\x18\x02 \x01(\x05\x12\x13\n\x0b\x62\x61tch_count\x18\x03 \x01(\x05\x12\x30\n\x05start\x18\x04 \x01(\x0b\x32!.hedgecast.rpc.v1.GenerationStart\x12,\n\x03\x65nd\x18\x05 \x01(\x0b\x32\x1f.hedgecast.rpc.v1.GenerationEnd\"\x97\x01\n\x0fGenerationStart\x12/\n\x05model\x18\x01 \x01(\x0b\x32 .hedgecast.rpc.v1.ModelReference\x12\x1c\n\x14\x62\x61tch_scenario_count\x18\x02 \x01(\x05\x12\x13\n\x0b\x64rawn_count\x18\x03 \x01(\x05\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"\xe3\x01\n\rGenerationEnd\x12\x1c\n\x14scenario_fingerprint\x18\x01 \x01(\t\x12\x16\n\x0escenario_count\x18\x02 \x01(\x05\x12+\n\x08warnings\x18\x03 \x03(\x0b\x32\x19.hedgecast.rpc.v1.Warning\x12\x34\n\treduction\x18\x04 \x01(\x0b\x32!.hedgecast.rpc.v1.ReductionReport\x12\x39\n\x0fscenario_origin\x18\x05 \x01(\x0b\x32 .hedgecast.rpc.v1.ScenarioOrigin\"\xcd\x01\n\x0fReductionReport\x12\x12\n\nkept_count\x18\x01 \x01(\x05\x12\x31\n\x06method\x18\x02 \x01(\x0e\x32!.hedgecast.rpc.v1.ReductionMethod\x12\x10\n\x08\x64istance\x18\x03 \x01(\x01\x12\x19\n\x11relative_distance\x18\x04 \x01(\x01\x12\x12\n\ncost_error\x18\x05 \x01(\x01\x12\x1b\n\x13relative_cost_error\x18\x06 \x01(\x01\x12\x15\n\rcost_optimism\x18\x07 \x01(\x01*W\n\x0fReductionMethod\x12 \n\x1cREDUCTION_METHOD_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46ORWARD_SELECTION\x10\x01\x12\x0b\n\x07K_MEANS\x10\x02\x32\x81\x01\n\x0fScenarioService\x12n\n\x11GenerateScenarios\x12*.hedgecast.rpc.v1.GenerateScenariosRequest\x1a+.hedgecast.rpc.v1.GenerateScenariosResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'hedgecast/rpc/v1/scenario_service.proto\x12\x10hedgecast.rpc.v1\x1a\'hedgecast/rpc/v1/decision_service.proto\x1a\x1bhedgecast/rpc/v1/risk.proto\x1a\x1bhedgecast/rpc/v1/rows.proto\x1a\x1dhedgecast/rpc/v1/tensor.proto\"\xba\x04\n\x18GenerateScenariosRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\'\n\x07history\x18\x02 \x01(\x0b\x32\x16.hedgecast.rpc.v1.Rows\x12%\n\x05known\x18\x03 \x01(\x0b\x32\x16.hedgecast.rpc.v1.Rows\x12\x16\n\x0escenario_count\x18\x04 \x01(\x05\x12\x0c\n\x04seed\x18\x05 \x01(\x03\x12\x1c\n\x14\x62\x61tch_scenario_count\x18\x06 \x01(\x05\x12\x19\n\x11\x66irst_batch_index\x18\x07 \x01(\x05\x12\x11\n\treduce_to\x18\x08 \x01(\x05\x12;\n\x10reduction_method\x18\t \x01(\x0e\x32!.hedgecast.rpc.v1.ReductionMethod\x12)\n\x04tree\x18\n \x01(\x0b\x32\x1b.hedgecast.rpc.v1.TreeShape\x12\x44\n\x05given\x18\x0b \x03(\x0b\x32\x35.hedgecast.rpc.v1.GenerateScenariosRequest.GivenEntry\x12$\n\x04risk\x18\x0c \x01(\x0b\x32\x16.hedgecast.rpc.v1.Risk\x12\x12\n\nrequest_id\x18\r \x01(\t\x12\x1d\n\x15leave_out_fingerprint\x18\x0e \x01(\x08\x1a\x46\n\nGivenEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.hedgecast.rpc.v1.Tensor:\x02\x38\x01\"4\n\tTreeShape\x12\x14\n\x0cstage_starts\x18\x01 \x03(\x05\x12\x11\n\tbranching\x18\x02 \x03(\x05\"\xbd\x01\n\x19GenerateScenariosResponse\x12\x11\n\tarrow_ipc\x18\x01 \x01(\x0c\x12\x18\n\x10next_batch_index\x18\x02 \x01(\x05\x12\x13\n\x0b\x62\x61tch_count\x18\x03 \x01(\x05\x12\x30\n\x05start\x18\x04 \x01(\x0b\x32!.hedgecast.rpc.v1.GenerationStart\x12,\n\x03\x65nd\x18\x05 \x01(\x0b\x32\x1f.hedgecast.rpc.v1.GenerationEnd\"\x97\x01\n\x0fGenerationStart\x12/\n\x05model\x18\x01 \x01(\x0b\x32 .hedgecast.rpc.v1.ModelReference\x12\x1c\n\x14\x62\x61tch_scenario_count\x18\x02 \x01(\x05\x12\x13\n\x0b\x64rawn_count\x18\x03 \x01(\x05\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"\xe3\x01\n\rGenerationEnd\x12\x1c\n\x14scenario_fingerprint\x18\x01 \x01(\t\x12\x16\n\x0escenario_count\x18\x02 \x01(\x05\x12+\n\x08warnings\x18\x03 \x03(\x0b\x32\x19.hedgecast.rpc.v1.Warning\x12\x34\n\treduction\x18\x04 \x01(\x0b\x32!.hedgecast.rpc.v1.ReductionReport\x12\x39\n\x0fscenario_origin\x18\x05 \x01(\x0b\x32 .hedgecast.rpc.v1.ScenarioOrigin\"\xcd\x01\n\x0fReductionReport\x12\x12\n\nkept_count\x18\x01 \x01(\x05\x12\x31\n\x06method\x18\x02 \x01(\x0e\x32!.hedgecast.rpc.v1.ReductionMethod\x12\x10\n\x08\x64istance\x18\x03 \x01(\x01\x12\x19\n\x11relative_distance\x18\x04 \x01(\x01\x12\x12\n\ncost_error\x18\x05 \x01(\x01\x12\x1b\n\x13relative_cost_error\x18\x06 \x01(\x01\x12\x15\n\rcost_optimism\x18\x07 \x01(\x01*W\n\x0fReductionMethod\x12 \n\x1cREDUCTION_METHOD_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46ORWARD_SELECTION\x10\x01\x12\x0b\n\x07K_MEANS\x10\x02\x32\x81\x01\n\x0fScenarioService\x12n\n\x11GenerateScenarios\x12*.hedgecast.rpc.v1.GenerateScenariosRequest\x1a+.hedgecast.rpc.v1.GenerateScenariosResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,22 +37,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GENERATESCENARIOSREQUEST_GIVENENTRY']._loaded_options = None
   _globals['_GENERATESCENARIOSREQUEST_GIVENENTRY']._serialized_options = b'8\001'
-  _globals['_REDUCTIONMETHOD']._serialized_start=1571
-  _globals['_REDUCTIONMETHOD']._serialized_end=1658
+  _globals['_REDUCTIONMETHOD']._serialized_start=1602
+  _globals['_REDUCTIONMETHOD']._serialized_end=1689
   _globals['_GENERATESCENARIOSREQUEST']._serialized_start=192
-  _globals['_GENERATESCENARIOSREQUEST']._serialized_end=731
-  _globals['_GENERATESCENARIOSREQUEST_GIVENENTRY']._serialized_start=661
-  _globals['_GENERATESCENARIOSREQUEST_GIVENENTRY']._serialized_end=731
-  _globals['_TREESHAPE']._serialized_start=733
-  _globals['_TREESHAPE']._serialized_end=785
-  _globals['_GENERATESCENARIOSRESPONSE']._serialized_start=788
-  _globals['_GENERATESCENARIOSRESPONSE']._serialized_end=977
-  _globals['_GENERATIONSTART']._serialized_start=980
-  _globals['_GENERATIONSTART']._serialized_end=1131
-  _globals['_GENERATIONEND']._serialized_start=1134
-  _globals['_GENERATIONEND']._serialized_end=1361
-  _globals['_REDUCTIONREPORT']._serialized_start=1364
-  _globals['_REDUCTIONREPORT']._serialized_end=1569
-  _globals['_SCENARIOSERVICE']._serialized_start=1661
-  _globals['_SCENARIOSERVICE']._serialized_end=1790
+  _globals['_GENERATESCENARIOSREQUEST']._serialized_end=762
+  _globals['_GENERATESCENARIOSREQUEST_GIVENENTRY']._serialized_start=692
+  _globals['_GENERATESCENARIOSREQUEST_GIVENENTRY']._serialized_end=762
+  _globals['_TREESHAPE']._serialized_start=764
+  _globals['_TREESHAPE']._serialized_end=816
+  _globals['_GENERATESCENARIOSRESPONSE']._serialized_start=819
+  _globals['_GENERATESCENARIOSRESPONSE']._serialized_end=1008
+  _globals['_GENERATIONSTART']._serialized_start=1011
+  _globals['_GENERATIONSTART']._serialized_end=1162
+  _globals['_GENERATIONEND']._serialized_start=1165
+  _globals['_GENERATIONEND']._serialized_end=1392
+  _globals['_REDUCTIONREPORT']._serialized_start=1395
+  _globals['_REDUCTIONREPORT']._serialized_end=1600
+  _globals['_SCENARIOSERVICE']._serialized_start=1692
+  _globals['_SCENARIOSERVICE']._serialized_end=1821
 # @@protoc_insertion_point(module_scope)

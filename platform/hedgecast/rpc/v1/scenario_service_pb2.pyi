@@ -95,6 +95,7 @@ class GenerateScenariosRequest(_message.Message):
     GIVEN_FIELD_NUMBER: _builtins.int
     RISK_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LEAVE_OUT_FINGERPRINT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Model, as in DecideRequest. Required."""
     scenario_count: _builtins.int
@@ -126,6 +127,10 @@ class GenerateScenariosRequest(_message.Message):
     """
     request_id: _builtins.str
     """Identifies the request, as in DecideRequest."""
+    leave_out_fingerprint: _builtins.bool
+    """Send no `scenario_fingerprint`. Taking it costs the server more than the
+    sending itself. No effect with `reduce_to` or `tree`. Default false.
+    """
     @_builtins.property
     def history(self) -> _rows_pb2.Rows:
         """Rows before the decision period, as in DecideRequest."""
@@ -168,10 +173,11 @@ class GenerateScenariosRequest(_message.Message):
         given: _abc.Mapping[_builtins.str, _tensor_pb2.Tensor] | None = ...,
         risk: _risk_pb2.Risk | None = ...,
         request_id: _builtins.str = ...,
+        leave_out_fingerprint: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "known", b"known", "risk", b"risk", "tree", b"tree"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_scenario_count", b"batch_scenario_count", "first_batch_index", b"first_batch_index", "given", b"given", "history", b"history", "known", b"known", "model", b"model", "reduce_to", b"reduce_to", "reduction_method", b"reduction_method", "request_id", b"request_id", "risk", b"risk", "scenario_count", b"scenario_count", "seed", b"seed", "tree", b"tree"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_scenario_count", b"batch_scenario_count", "first_batch_index", b"first_batch_index", "given", b"given", "history", b"history", "known", b"known", "leave_out_fingerprint", b"leave_out_fingerprint", "model", b"model", "reduce_to", b"reduce_to", "reduction_method", b"reduction_method", "request_id", b"request_id", "risk", b"risk", "scenario_count", b"scenario_count", "seed", b"seed", "tree", b"tree"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -314,7 +320,8 @@ class GenerationEnd(_message.Message):
     scenario_fingerprint: _builtins.str
     """SHA-256, hexadecimal, of all scenarios that were drawn, as in
     DecideResponse: shape, names, units, times and paths as float64. Empty
-    with `first_batch_index`, since the server has not seen the batches before.
+    with `first_batch_index`, since the server has not seen the batches before,
+    and with `leave_out_fingerprint`.
     """
     scenario_count: _builtins.int
     """Scenarios that were drawn for this call."""
