@@ -232,22 +232,29 @@ def _eliminate(factor: Tensor, index: BlockIndex, regularization: Tensor) -> Ten
     the larger of both: a column without curvature in an equality row passes on one over the
     regularization, beside which an innocent diagonal entry says nothing. Where it leaves the wrong sign, what
     is left is the error that came with earlier pivots (3e-4 in one of 2e7 left of terms of 2.5e12), and the
-    rows beside it carry as much: the sign is set right and the size kept. Set to less, pivots grew to 1e80.
+    rows beside it carry as much: it gets its own size or that error, followed to first order, whichever is
+    larger. Set to less, pivots grew to 1e80. Pivots that hold a digit are left alone, whatever they carry.
     """
-    rounding = _ROUNDING * torch.finfo(factor.dtype).eps
+    epsilon = torch.finfo(factor.dtype).eps
     count = index.structure.num_nodes
     size = factor[:count].abs()
+    error = epsilon * size
     inverse = torch.empty_like(size)
     step = max(1, _CHUNK // max(1, factor[0].numel() if factor.shape[0] else 1))
     for level, (inner, nodes) in zip(index.levels, index.on_pivots, strict=True):
         recourse = index.is_recourse[level.columns][:, None, None]
-        least = torch.maximum(rounding * size[level.columns], regularization[:, None])
-        pivots = torch.maximum(factor[level.columns].abs(), least)
+        least = torch.maximum(_ROUNDING * epsilon * size[level.columns], regularization[:, None])
+        pivots = torch.where(recourse, factor[level.columns], -factor[level.columns])
+        instead = torch.maximum(torch.maximum(pivots.abs(), error[level.columns]), least)
+        pivots = torch.where(pivots < least, instead, pivots)
         factor[level.columns] = torch.where(recourse, pivots, -pivots)
         inverse[level.columns] = 1.0 / factor[level.columns]
         scaled = factor[level.entries] * inverse[level.entry_column]
         if inner.numel():
-            size.index_add_(0, nodes, (factor[level.entries[inner]] * scaled[inner]).abs())
+            below, before = scaled[inner].abs(), error[level.entry_column[inner]]
+            terms = factor[level.entries[inner]].abs() * below
+            size.index_add_(0, nodes, terms)
+            error.index_add_(0, nodes, below.square() * before + epsilon * terms)
         for start in range(0, level.target.numel(), step):
             part = slice(start, start + step)
             terms = factor[level.left[part]] * scaled[level.right[part]]

@@ -31,6 +31,9 @@ _RELAXATION = 1e-3
 # A step that is no number is taken again with this many times the regularization, up to the most of it.
 _MORE_REGULARIZATION = 100.0
 _LEAST_AND_MOST_REGULARIZATION = (1e-9, 1e-4)
+# Who makes no progress goes on with so much before being given up: above the square root of rounding no
+# factor grows (one of 8 sets of freight under a worst case needs it).
+_LAST_REGULARIZATION = 1e-7
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,7 +156,7 @@ class _Batch:
         return within & (self.floor == 0)
 
     def _hopeless(self, quality: Quality) -> Tensor:
-        """Members whose steps have died, or whose feasibility has not improved for many iterations."""
+        """Members whose steps have died, or whose feasibility has not improved for many iterations, twice."""
         violation = torch.maximum(quality.primal, quality.dual)
         better = (violation < 0.9 * self.best) | (violation <= self.limits.tolerance)
         self.best = torch.where(better, torch.minimum(violation, self.best), self.best)
@@ -162,7 +165,14 @@ class _Batch:
             self.least_gap = torch.where(nearer, quality.gap, self.least_gap)
             better = better | nearer
         self.waiting = torch.where(better, 0, self.waiting + 1)
-        return (self.stalled >= 6) | (self.waiting >= 15)
+        hopeless = (self.stalled >= 6) | (self.waiting >= 15)
+        # Single precision is solved again in double.
+        again = hopeless & (self.regularization < _LAST_REGULARIZATION) & (self.best.dtype == torch.float64)
+        self.regularization = torch.where(again, _LAST_REGULARIZATION, self.regularization)
+        self.stalled = torch.where(again, 0, self.stalled)
+        self.waiting = torch.where(again, 0, self.waiting)
+        self.best = torch.where(again, torch.inf, self.best)
+        return hopeless & ~again
 
     def _note_central(self, quality: Quality) -> None:
         """Keep the iterate of members that have reached their smoothing barrier, and free them of it."""
