@@ -283,6 +283,8 @@ class ModelInfo:
     """Column that ``history`` must have to its unit."""
     known_columns: Mapping[str, str]
     """Column that ``known`` must have to its unit."""
+    series: Mapping[str, str]
+    """Uncertain series that scenarios are made of to its unit, in their order."""
     history_steps: int
     """Rows that ``history`` must have at least."""
     horizon_steps: int

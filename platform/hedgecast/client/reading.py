@@ -146,6 +146,7 @@ def model_info(message: model_pb.Model) -> ModelInfo:
         given={spec.name: tuple(spec.shape) for spec in program.given},
         history_columns={column.name: column.unit for column in message.history_columns},
         known_columns={column.name: column.unit for column in message.known_columns},
+        series={column.name: column.unit for column in message.series},
         history_steps=message.history_step_count,
         horizon_steps=message.horizon_step_count,
         step_seconds=codec.decode_duration(message.step_duration),

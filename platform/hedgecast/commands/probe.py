@@ -14,8 +14,8 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 
-from hedgecast.client import Client, ModelInfo, TlsFiles
-from hedgecast.core.errors import ConfigError
+from hedgecast.client import Client, DecisionAnswer, ModelInfo, ScenarioArrays, TlsFiles
+from hedgecast.core.errors import ConfigError, UntrustedError
 
 # An ordinary day: no clock of the world changed in it.
 _DAY = datetime.date(2024, 1, 10)
@@ -37,7 +37,8 @@ def probe(
     """Ask for a decision on a day of made-up rows (all ones), and say how long it took.
 
     What comes back is no plan to follow: it shows that rows are read, scenarios drawn and programs solved,
-    and that this client is let in. The token comes from `HEDGECAST_TOKEN`.
+    and that this client is let in. Where the model's policy refuses such rows, the program is solved on
+    made-up scenarios. The token comes from `HEDGECAST_TOKEN`.
 
     For example:
 
@@ -56,14 +57,7 @@ def probe(
     with Client(address, token=token, tls=tls, deadline_seconds=deadline) as client:
         wanted = client.model(model)
         past, ahead = _times(wanted, issue_time)
-        answer = client.decide(
-            model,
-            history={name: np.ones(len(past)) for name in wanted.history_columns},
-            history_times=past,
-            known={name: np.ones(len(ahead)) for name in wanted.known_columns} or None,
-            known_times=ahead if wanted.known_columns else None,
-            scenario_count=scenarios,
-        )
+        answer = _answer(client, model, wanted, past, ahead, scenarios)
     record = {
         "model": answer.model,
         "verdict": answer.verdict.state,
@@ -75,6 +69,37 @@ def probe(
     else:
         milliseconds = 1e3 * answer.durations["total"]
         Console().print(f"{answer.model} decides: {answer.verdict.state.lower()}, {milliseconds:.0f} ms")
+
+
+def _answer(
+    client: Client,
+    model: str,
+    wanted: ModelInfo,
+    past: NDArray[np.datetime64],
+    ahead: NDArray[np.datetime64],
+    count: int,
+) -> DecisionAnswer:
+    try:
+        return client.decide(
+            model,
+            history={name: np.ones(len(past)) for name in wanted.history_columns},
+            history_times=past,
+            known={name: np.ones(len(ahead)) for name in wanted.known_columns} or None,
+            known_times=ahead if wanted.known_columns else None,
+            scenario_count=count,
+        )
+    except UntrustedError:
+        # The rows were read and scenarios drawn, and the model's policy is right to refuse them: nothing like
+        # these rows was in training. What is left to see is the solver, on scenarios of our own.
+        shape = (count, len(ahead), len(wanted.series))
+        own = ScenarioArrays(
+            series=tuple(wanted.series),
+            units=tuple(wanted.series.values()),
+            times=ahead,
+            paths=np.ones(shape),
+            probabilities=np.full(count, 1.0 / count),
+        )
+        return client.decide(model, own_scenarios=own)
 
 
 def _times(model: ModelInfo, issue_time: str) -> tuple[NDArray[np.datetime64], NDArray[np.datetime64]]:
