@@ -210,7 +210,7 @@ def test_an_interrupted_run_leaves_no_process_and_nothing_half_written(path: Pat
         children = psutil.Process(process.pid).children()
         assert children
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=240)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
