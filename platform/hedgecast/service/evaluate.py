@@ -37,8 +37,6 @@ _MOST_DIAGNOSED = 3
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class _Plan:
     label: str
-    flat: Tensor
-    """(1, N)."""
     costs: Tensor
     """(S,): infinite where a scenario has no recourse."""
     violations: tuple[Violation, ...]
@@ -137,7 +135,7 @@ def _plan(label: str, flat: Tensor, common: _Common) -> _Plan:
         if amount > scale
     ]
     without = torch.nonzero(torch.isposinf(costs) & (common.weights[0] > 0))[:, 0].tolist()
-    return _Plan(label=label, flat=flat, costs=costs, violations=(*broken, *_recourse(flat, without, common)))
+    return _Plan(label=label, costs=costs, violations=(*broken, *_recourse(flat, without, common)))
 
 
 def _recourse(flat: Tensor, scenarios: Sequence[int], common: _Common) -> list[Violation]:

@@ -10,6 +10,7 @@ import asyncio
 import dataclasses
 import datetime
 import math
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,8 @@ from hedgecast.service.settings import ServiceSettings
 
 _T = TypeVar("_T")
 _CONFIDENCE = 0.95
+# Alarms are worked out anew at most once in this many times what that takes.
+_PAUSE = 10.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +68,7 @@ class OutcomeBook:
         self._told = told
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="outcomes")
         self._warnings: dict[str, str] = {}
+        self._refresh_after = 0.0
         if store is not None:
             for key, figures in store.figures().items():
                 self._note("@".join(key), performance_of(figures))
@@ -198,7 +202,13 @@ class OutcomeBook:
         return performance_of(found)
 
     async def _refresh(self, decisions: Sequence[DecisionRecord]) -> None:
+        began = time.monotonic()
+        if began < self._refresh_after:
+            return
+        # Reads every outcome that is kept: of many, it must not follow each that comes.
         figures = await self._run(lambda store: store.figures())
+        now = time.monotonic()
+        self._refresh_after = now + _PAUSE * (now - began)
         for key in {(decision.model, decision.model_version) for decision in decisions}:
             self._note("@".join(key), performance_of(figures[key]))
 
