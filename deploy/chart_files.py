@@ -1,4 +1,4 @@
-"""Write the chart's values.schema.json and README.md from the comments of its values.yaml.
+"""Write the chart's values.schema.json and README.md from the comments of its values.yaml, and its dashboard.
 
     python deploy/chart_files.py [--check | --without-operator FOLDER]
 
@@ -20,7 +20,9 @@ from typing import Any
 
 import yaml
 
-CHART = Path(__file__).resolve().parent.parent / "helm" / "hedgecast"
+ROOT = Path(__file__).resolve().parent.parent
+CHART = ROOT / "helm" / "hedgecast"
+DASHBOARD = "dashboards/hedgecast.json"
 _QUANTITY = {"type": ["string", "integer"], "pattern": "^[0-9]+([.][0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"}
 _AMOUNTS = {"type": "object", "additionalProperties": _QUANTITY, "required": ["memory"]}
 _COUNT = {"type": "integer", "minimum": 1}
@@ -165,7 +167,12 @@ def readme(text: str) -> str:
 def written() -> dict[str, str]:
     """Each file's name and what should be in it."""
     text = (CHART / "values.yaml").read_text(encoding="utf-8")
-    return {"values.schema.json": json.dumps(schema(text), indent=2) + "\n", "README.md": readme(text)}
+    return {
+        "values.schema.json": json.dumps(schema(text), indent=2) + "\n",
+        "README.md": readme(text),
+        # A chart packs only what lies in its folder.
+        DASHBOARD: (ROOT / "deploy" / DASHBOARD).read_text(encoding="utf-8"),
+    }
 
 
 def copy_without_operator(folder: Path) -> None:
