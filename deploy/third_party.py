@@ -23,9 +23,9 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTICES = ROOT / "THIRD_PARTY_NOTICES.md"
-EXTRAS = ("library", "cluster", "cpu", "files", "tracing")
-# Where the metadata name none: read in the file LICENSE of the distribution.
-READ_BY_HAND = {"huey": "MIT", "skops": "MIT"}
+EXTRAS = ("library", "cluster", "cpu", "files", "sppy", "tracing")
+# Where the metadata name none, or only a heading (mpi-sppy): read in the file LICENSE of the distribution.
+READ_BY_HAND = {"huey": "MIT", "mpi-sppy": "BSD-3-Clause", "skops": "MIT"}
 # What is not permissive, and why it may be there.
 REMARKS = {
     "certifi": "a list of certificates, unchanged",
@@ -95,7 +95,7 @@ def license_of(distribution: importlib.metadata.Distribution) -> str:
     name = canonicalize_name(metadata["Name"])
     free_text = (metadata.get("License") or "").strip().partition("\n")[0]
     said = metadata.get("License-Expression") or "; ".join(classifiers) or free_text
-    chosen = said or READ_BY_HAND.get(name, "")
+    chosen = READ_BY_HAND.get(name) or said
     if not chosen:
         raise ValueError(f"{name} names no license: read its LICENSE file and add it to READ_BY_HAND")
     return str(chosen)

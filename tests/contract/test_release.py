@@ -163,6 +163,13 @@ def test_what_is_shipped_is_licensed_and_listed() -> None:
     assert rows <= kept, "python deploy/third_party.py"
 
 
+def test_every_extra_that_users_install_is_counted() -> None:
+    tools = {"bench", "dev", "docs", "release"}
+    # Of cpu and gpu, which share a folder, one can be installed; NVIDIA's terms stand in the head.
+    extras = set(PROJECT["project"]["optional-dependencies"]) - tools - {"gpu"}
+    assert set(_script("third_party").EXTRAS) == extras
+
+
 def test_a_license_that_asks_something_back_needs_a_remark(monkeypatch: pytest.MonkeyPatch) -> None:
     third_party = _script("third_party")
     monkeypatch.setattr(third_party, "license_of", lambda distribution: "MIT AND GPL-3.0-only")
