@@ -31,7 +31,12 @@ OTHERWISE = {
     "maxConnectionAgeSeconds": "so that connections spread over new gateways",
 }
 EVERYTHING: dict[str, Any] = {
-    "gateway": {"access": '[default]\nmethods = ["Decide"]\n', "outcomes": {"enabled": True}},
+    "gateway": {
+        "access": '[default]\nmethods = ["Decide"]\n',
+        "outcomes": {"enabled": True},
+        "replicas": 1,
+    },
+    "serve": {"upgradeStrategy": "None"},
     "denoiser": {"accelerator": "gpu"},
     "monitoring": {"traceEndpoint": "http://otel:4318/v1/traces"},
     "jobs": {"train": {"enabled": True}},
@@ -152,6 +157,27 @@ DEFAULT: dict[Component, Replicas] = {
             {
                 "Solver": Replicas(count=3, resource="hedgecast_solver"),
                 "Gateway": Replicas(count=4, resource="hedgecast_gateway"),
+            },
+        ),
+        (
+            {
+                "studies": [{"name": "mine", "model": "mine@2", "canary": "mine@3"}],
+                "gateway": {
+                    "replicas": 1,
+                    "outcomes": {"enabled": True},
+                    "settings": {"canaryShare": 0.2},
+                },
+                "denoiser": {"accelerator": "gpu"},
+                "serve": {"upgradeStrategy": "None"},
+            },
+            {"model": "mine@2", "canary": "mine@3", "threads": 2},
+            {
+                "Gateway": Replicas(count=1, resource="hedgecast_gateway"),
+                "Denoiser": Replicas(
+                    count=1, most=4, target_requests=2, num_gpus=1, resource="hedgecast_denoiser"
+                ),
+                "CanaryDenoiser": Replicas(num_gpus=1, resource="hedgecast_canary_denoiser"),
+                "CanarySolver": Replicas(resource="hedgecast_canary_solver"),
             },
         ),
         (

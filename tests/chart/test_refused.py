@@ -53,6 +53,26 @@ def _studies(*studies: dict[str, Any]) -> dict[str, Any]:
             "NodePort without TLS",
         ),
         ({"gateway": {"service": {"type": "LoadBalancer"}}}, "loadBalancerSourceRanges"),
+        ({"gateway": {"outcomes": {"enabled": True}}}, "set serve.upgradeStrategy None"),
+        (
+            {"gateway": {"outcomes": {"enabled": True}}, "serve": {"upgradeStrategy": "None"}},
+            "set gateway.replicas to 1",
+        ),
+        ({"gateway": {"settings": {"canaryShare": 0.1}}}, "turn gateway.outcomes.enabled on"),
+        (_studies({**STUDY, "canary": "german_grid"}), "canary"),
+        (_studies({**STUDY, "canary": "german_grid@7"}), "gateway.settings.canaryShare"),
+        (
+            {
+                **_studies({**STUDY, "canary": "other@7"}),
+                "gateway": {
+                    "outcomes": {"enabled": True},
+                    "replicas": 1,
+                    "settings": {"canaryShare": 0.1},
+                },
+                "serve": {"upgradeStrategy": "None"},
+            },
+            "canary other@7 must be another version of model german_grid@champion",
+        ),
         (
             {
                 "gateway": {

@@ -139,7 +139,7 @@ TOGGLES: dict[str, Toggle] = {
     "backtest": Toggle({"jobs": {"backtest": {"enabled": True}}}, job("backtest")),
     "distill": Toggle({"jobs": {"distill": {"enabled": True}}}, job("distill")),
     "generate": Toggle(
-        {"jobs": {"generate": {"enabled": True, "contexts": "s3://rows/*.parquet", "output": "s3://sets"}}},
+        {"jobs": {"generate": {"enabled": True, "contexts": "s3://rows/may", "output": "s3://sets"}}},
         job("generate"),
     ),
     "retraining": Toggle({"retraining": {"enabled": True}}, kind("CronJob", "-retrain")),
@@ -159,6 +159,21 @@ TOGGLES: dict[str, Toggle] = {
     "dashboards": Toggle({"monitoring": {"dashboards": True}}, kind("ConfigMap", "-dashboards")),
     "traces": Toggle(
         {"monitoring": {"traceEndpoint": "http://otel:4318/v1/traces"}}, text("HEDGECAST_TRACE_ENDPOINT")
+    ),
+    "canary": Toggle(
+        {
+            "studies": [{"name": "mine", "model": "mine@2", "canary": "mine@3"}],
+            "gateway": {
+                "replicas": 1,
+                "outcomes": {"enabled": True},
+                "settings": {"canaryShare": 0.2},
+            },
+            "serve": {"upgradeStrategy": "None"},
+        },
+        lambda d: (
+            [group["groupName"] for group in cluster(d)["workerGroupSpecs"]][3:]
+            == ["canary-denoiser", "canary-solver"]
+        ),
     ),
     "no-test": Toggle({"test": {"enabled": False}}, lambda d: not kind("Pod")(d)),
     "own-operator": Toggle({"kuberay": {"enabled": True}}, lambda d: "kuberay-system" not in json.dumps(d)),

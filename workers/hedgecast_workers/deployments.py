@@ -9,8 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hedgecast.service.settings import ServiceSettings
 
-Component = Literal["Denoiser", "Solver", "Gateway"]
+Component = Literal["Denoiser", "Solver", "CanaryDenoiser", "CanarySolver", "Gateway"]
 COMPONENTS: tuple[Component, ...] = get_args(Component)
+# Of the version that answers in the shadow, where there is one.
+_CANARY: tuple[Component, ...] = ("CanaryDenoiser", "CanarySolver")
 # Fractions: the replicas of one small machine share its cores, and Ray only counts.
 _CPUS_A_REPLICA = 0.1
 # A gateway is given this much longer than its own drain before Serve kills it, in seconds.
@@ -67,14 +69,26 @@ class Replicas(BaseModel):
 
 
 def deployment_options(
-    settings: ServiceSettings, replicas: Mapping[Component, Replicas]
+    settings: ServiceSettings, replicas: Mapping[Component, Replicas], *, canary: bool = False
 ) -> dict[Component, dict[str, Any]]:
-    """Serve's options of each component, as `ray.serve.deployment` and its config files take them."""
+    """Serve's options of each component, as `ray.serve.deployment` and its config files take them.
+
+    Parameters
+    ----------
+    settings : ServiceSettings
+        Limits and times follow from them.
+    replicas : mapping of Component to Replicas
+        One of each that is not there.
+    canary : bool
+        Whether a second version is served.
+    """
     limit = settings.max_concurrent_requests
+    names = [name for name in COMPONENTS if canary or name not in _CANARY]
     options = {
-        name: {**replicas.get(name, Replicas()).options(), "max_ongoing_requests": limit}
-        for name in COMPONENTS
+        name: {**replicas.get(name, Replicas()).options(), "max_ongoing_requests": limit} for name in names
     }
-    options["Solver"]["max_queued_requests"] = limit
+    for name in names:
+        if name.endswith("Solver"):
+            options[name]["max_queued_requests"] = limit
     options["Gateway"]["graceful_shutdown_timeout_s"] = settings.drain_seconds + _STOP_MARGIN_SECONDS
     return options

@@ -56,7 +56,7 @@ def application(plan: ServePlan) -> serve.Application:
         "Denoiser": Replicas(count=plan.num_denoisers),
         "Solver": Replicas(count=plan.num_solvers),
     }
-    options = deployment_options(plan.settings, counts)
+    options = deployment_options(plan.settings, counts, canary=plan.canary is not None)
     denoiser = serve.deployment(Denoiser, **options["Denoiser"])
     solver = serve.deployment(Solver, **options["Solver"])
     gateway = serve.deployment(Gateway, **options["Gateway"])
@@ -64,10 +64,9 @@ def application(plan: ServePlan) -> serve.Application:
     solvers = [solver.bind(plan.bundle, source, plan.settings)]
     if plan.canary is not None:
         second = dataclasses.replace(plan.canary, aliases=(*plan.canary.aliases, CANARY))
-        one = deployment_options(plan.settings, {})
-        shadow = serve.deployment(Denoiser, name="CanaryDenoiser", **one["Denoiser"])
+        shadow = serve.deployment(Denoiser, name="CanaryDenoiser", **options["CanaryDenoiser"])
         source = shadow.bind(second, plan.threads, plan.settings)
-        solver = serve.deployment(Solver, name="CanarySolver", **one["Solver"])
+        solver = serve.deployment(Solver, name="CanarySolver", **options["CanarySolver"])
         solvers.append(solver.bind(second, source, plan.settings))
     return cast(serve.Application, gateway.bind(plan.settings, *solvers))
 

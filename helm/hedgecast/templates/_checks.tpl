@@ -49,6 +49,13 @@
 {{- if ne (len $ports) (len (uniq $ports)) -}}
 {{- fail "gateway.port, gateway.healthPort and monitoring.port must differ" -}}
 {{- end -}}
+{{- $outcomes := $gateway.outcomes.enabled -}}
+{{- if and $outcomes (ne $values.serve.upgradeStrategy "None") -}}
+{{- fail "gateway.outcomes.enabled: a folder of outcomes has one gateway at a time, and a second cluster's would wait for it for ever: set serve.upgradeStrategy None" -}}
+{{- end -}}
+{{- if and (gt (float64 $gateway.settings.canaryShare) 0.0) (not $outcomes) -}}
+{{- fail "gateway.settings.canaryShare: shadows are kept with the outcomes: turn gateway.outcomes.enabled on" -}}
+{{- end -}}
 {{- $names := list -}}
 {{- range $study := $values.studies -}}
 {{- $names = append $names $study.name -}}
@@ -57,6 +64,16 @@
 {{- end -}}
 {{- if and $study.program (not $study.file) -}}
 {{- fail (printf "study %s: program is read by a study's file; give file too" $study.name) -}}
+{{- end -}}
+{{- if and $study.canary (eq (float64 $gateway.settings.canaryShare) 0.0) -}}
+{{- fail (printf "study %s: canary answers nothing: say in gateway.settings.canaryShare which share of the decisions it answers too" $study.name) -}}
+{{- end -}}
+{{- if and $study.canary (ne (first (splitList "@" $study.canary)) (first (splitList "@" $study.model))) -}}
+{{- fail (printf "study %s: canary %s must be another version of model %s" $study.name $study.canary $study.model) -}}
+{{- end -}}
+{{- $gateways := include "hedgecast.scale" (dict "root" $ "study" $study "component" "gateway") | fromYaml -}}
+{{- if and $outcomes (gt (int $gateways.replicas) 1) -}}
+{{- fail (printf "study %s: gateway.outcomes.enabled: a folder of outcomes has one gateway at a time, not %d: set gateway.replicas to 1" $study.name (int $gateways.replicas)) -}}
 {{- end -}}
 {{- $jobs := $values.jobs -}}
 {{- if and (or $jobs.train.enabled $jobs.backtest.enabled $jobs.distill.enabled $jobs.generate.enabled $values.retraining.enabled) (not (or $study.study $study.file)) -}}

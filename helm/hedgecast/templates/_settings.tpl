@@ -82,6 +82,9 @@ HEDGECAST_{{ $key | snakecase | upper }}: {{ include "hedgecast.text" $value | q
 {{- if not .root.Values.rayAuth.enabled -}}
 {{- $_ := set $environment "RAY_AUTH_MODE" "disabled" -}}
 {{- end -}}
+{{- with .moving -}}
+{{- $_ := set $environment "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S" (toString .) -}}
+{{- end -}}
 {{- range $name, $value := $environment }}
 - name: {{ $name }}
   value: {{ $value | quote }}
@@ -102,6 +105,9 @@ applications:
     import_path: hedgecast_workers.application:build
     args:
       model: {{ .study.model | quote }}
+      {{- with .study.canary }}
+      canary: {{ . | quote }}
+      {{- end }}
       {{- with include "hedgecast.registry" .root }}
       registry: {{ . | quote }}
       {{- end }}
@@ -132,6 +138,23 @@ applications:
         {{- if eq $component "solver" }}
         max_queued_requests: {{ $limit }}
         {{- end }}
+      {{- end }}
+      {{- if .study.canary }}
+      {{- range $component := list "denoiser" "solver" }}
+      - name: Canary{{ $component | title }}
+        ray_actor_options:
+          num_cpus: 0.1
+          {{- if eq ((index $values $component).accelerator | default "cpu") "gpu" }}
+          num_gpus: 1
+          {{- end }}
+          resources:
+            hedgecast_canary_{{ $component }}: 1
+        num_replicas: 1
+        max_ongoing_requests: {{ $limit }}
+        {{- if eq $component "solver" }}
+        max_queued_requests: {{ $limit }}
+        {{- end }}
+      {{- end }}
       {{- end }}
       - name: Gateway
         ray_actor_options:
