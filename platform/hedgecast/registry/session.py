@@ -11,7 +11,7 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 import numpy as np
 import onnxruntime
@@ -171,20 +171,47 @@ class ScenarioSession:
         baseline : bool
             Without the network: mean, size, covariance and marginals alone.
         """
-        session = self._baseline if baseline else self._session
+        starts = np.full(len(contexts), start)
+        shape = self.bundle.manifest.generator
+        paths = np.empty((len(contexts), count, shape.num_slots, len(shape.names)), dtype=np.float32)
+        for begin in range(0, count, _CHUNK):
+            size = min(_CHUNK, count - begin)
+            paths[:, begin : begin + size] = self.draw_each(
+                contexts, context_numbers, size, [seed] * len(contexts), starts + begin, baseline=baseline
+            )
+        return paths
+
+    def draw_each(
+        self,
+        contexts: NDArray[np.float64],
+        context_numbers: Sequence[int] | NDArray[np.int64],
+        count: int,
+        seeds: Sequence[int],
+        starts: Sequence[int] | NDArray[np.int64],
+        *,
+        baseline: bool = False,
+    ) -> NDArray[np.float32]:
+        """Paths (B, count, T, F) as `draw`, in one run, each context with a seed and a start of its own.
+
+        Parameters
+        ----------
+        contexts, context_numbers, count, baseline
+            As in `draw`.
+        seeds, starts : sequence of int
+            B of each: scenarios ``starts[b]`` to ``starts[b] + count`` of ``seeds[b]``.
+        """
         shape = self.bundle.manifest.generator
         if contexts.ndim != 2 or contexts.shape[1] != shape.num_features:
             raise ShapeError(
                 f"contexts has shape {contexts.shape}: must be (contexts, {shape.num_features})",
                 num_features=shape.num_features,
             )
-        rows = contexts.astype(np.float32)
-        paths = np.empty((len(rows), count, shape.num_slots, len(shape.names)), dtype=np.float32)
-        for begin in range(0, count, _CHUNK):
-            size = min(_CHUNK, count - begin)
-            noise = scenario_noise(seed, context_numbers, size, shape.noise_size, start=start + begin)
-            (paths[:, begin : begin + size],) = session.run(None, {"context": rows, "noise": noise})
-        return paths
+        noise = np.empty((len(contexts), count, shape.noise_size), dtype=np.float32)
+        for row, (number, seed, start) in enumerate(zip(context_numbers, seeds, starts, strict=True)):
+            noise[row] = scenario_noise(seed, [int(number)], count, shape.noise_size, start=int(start))[0]
+        session = self._baseline if baseline else self._session
+        (paths,) = session.run(None, {"context": contexts.astype(np.float32), "noise": noise})
+        return cast("NDArray[np.float32]", paths)
 
     def scenarios(self, history: NamedRows, known: NamedRows, count: int, seed: int) -> ScenarioSet:
         """``count`` scenarios of the day that follows ``history``, over its real steps."""

@@ -1,0 +1,190 @@
+"""The queue on its threads: nothing is lost, mixed, late or without bound."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from hedgecast.core.errors import ConfigError, DeadlineError, OverloadedError, UnavailableError
+from hedgecast.service.draw_queue import DrawQueue
+from hedgecast.service.packing import DrawRequest
+
+PATIENCE_SECONDS = 60.0
+
+
+class Numbers:
+    """Draws 1000 * seed + the scenario's number; waits where it is told to."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.open.set()
+        self.begun = threading.Semaphore(0)
+        self.batches: list[tuple[int, int]] = []
+        self.error: Exception | None = None
+
+    def draw_each(
+        self,
+        contexts: NDArray[np.float64],
+        context_numbers: Sequence[int],
+        count: int,
+        seeds: Sequence[int],
+        starts: Sequence[int],
+        *,
+        baseline: bool = False,
+    ) -> NDArray[np.float32]:
+        self.batches.append((len(contexts), count))
+        self.begun.release()
+        assert self.open.wait(PATIENCE_SECONDS)
+        if self.error is not None:
+            raise self.error
+        firsts = 1000 * np.array(seeds) + np.array(starts)
+        return (firsts[:, None] + np.arange(count))[..., None, None].astype(np.float32)
+
+    def hold(self, queue: DrawQueue) -> None:
+        """Keep a thread of the queue busy until `open` is set."""
+        self.open.clear()
+        queue.submit(_request(1, 999), PATIENCE_SECONDS)
+        assert self.begun.acquire(timeout=PATIENCE_SECONDS)
+
+
+def _request(count: int, seed: int, start: int = 0, *, baseline: bool = False) -> DrawRequest:
+    return DrawRequest(
+        features=np.zeros(1), day_number=0, count=count, seed=seed, start=start, baseline=baseline
+    )
+
+
+@pytest.fixture
+def numbers() -> Numbers:
+    return Numbers()
+
+
+@pytest.fixture
+def queue(numbers: Numbers) -> Iterator[DrawQueue]:
+    made = DrawQueue([numbers], batch_scenarios=20, wait_seconds=0.0, most_queued=50)
+    yield made
+    numbers.open.set()
+    made.close()
+
+
+def test_what_waits_is_packed_and_comes_back_to_its_owner(queue: DrawQueue, numbers: Numbers) -> None:
+    numbers.hold(queue)
+    asked = [_request(4, 1), _request(4, 2, start=10), _request(30, 3), _request(4, 4)]
+    futures = [queue.submit(one, PATIENCE_SECONDS) for one in asked]
+    assert queue.queued == 42
+    numbers.open.set()
+    for request, future in zip(asked, futures, strict=True):
+        drawn = future.result(PATIENCE_SECONDS)
+        expected = 1000 * request.seed + request.start + np.arange(request.count)
+        np.testing.assert_array_equal(drawn.paths[:, 0, 0], expected)
+    assert numbers.batches[1] == (4, 4), "one batch for the first four scenarios of all"
+    figures = futures[0].result().figures
+    assert (figures.queued, figures.batches, figures.fill) == (0, 1, 16 / 20)
+    assert futures[3].result().figures.queued == 38
+    assert queue.queued == 0
+
+
+def test_two_threads_share_one_request() -> None:
+    first = Numbers()
+    queue = DrawQueue([first, first], batch_scenarios=7, wait_seconds=0.0, most_queued=1)
+    paths = queue.submit(_request(1000, 2), PATIENCE_SECONDS).result(PATIENCE_SECONDS).paths
+    queue.close()
+    np.testing.assert_array_equal(paths[:, 0, 0], 2000 + np.arange(1000))
+
+
+def test_many_callers_get_what_they_asked_for(queue: DrawQueue) -> None:
+    wide = DrawQueue([Numbers(), Numbers()], batch_scenarios=16, wait_seconds=0.001, most_queued=10**6)
+
+    def ask(seed: int) -> bool:
+        request = _request(1 + seed % 37, seed, start=seed % 5, baseline=seed % 3 == 0)
+        paths = wide.submit(request, PATIENCE_SECONDS).result(PATIENCE_SECONDS).paths
+        return np.array_equal(paths[:, 0, 0], 1000 * seed + seed % 5 + np.arange(request.count))
+
+    with ThreadPoolExecutor(16) as pool:
+        assert all(pool.map(ask, range(400)))
+    wide.close()
+
+
+def test_beyond_its_bound_it_refuses_with_a_time(queue: DrawQueue, numbers: Numbers) -> None:
+    queue.submit(_request(20, 1), PATIENCE_SECONDS).result(PATIENCE_SECONDS)
+    numbers.begun.acquire(timeout=PATIENCE_SECONDS)
+    numbers.hold(queue)
+    kept = queue.submit(_request(45, 1), PATIENCE_SECONDS)
+    with pytest.raises(OverloadedError, match="45 scenarios wait to be drawn, 6 more") as caught:
+        queue.submit(_request(6, 2), PATIENCE_SECONDS)
+    seconds = caught.value.facts["retry_seconds"]
+    assert isinstance(seconds, float)
+    assert seconds > 0.0
+    fits = queue.submit(_request(5, 3), PATIENCE_SECONDS)
+    numbers.open.set()
+    assert len(kept.result(PATIENCE_SECONDS).paths) == 45
+    assert len(fits.result(PATIENCE_SECONDS).paths) == 5
+    # Larger than the bound and alone: otherwise nobody could ever ask for it.
+    assert len(queue.submit(_request(60, 4), PATIENCE_SECONDS).result(PATIENCE_SECONDS).paths) == 60
+
+
+def test_what_is_cancelled_leaves_the_queue_undrawn(queue: DrawQueue, numbers: Numbers) -> None:
+    numbers.hold(queue)
+    cancelled = queue.submit(_request(40, 1), PATIENCE_SECONDS)
+    assert cancelled.cancel()
+    # It takes no room any more.
+    kept = queue.submit(_request(50, 2), PATIENCE_SECONDS)
+    numbers.open.set()
+    assert len(kept.result(PATIENCE_SECONDS).paths) == 50
+    with pytest.raises(CancelledError):
+        cancelled.result()
+    assert sum(members * size for members, size in numbers.batches) == 1 + 50
+
+
+def test_whose_time_is_up_is_told_and_left_out(queue: DrawQueue, numbers: Numbers) -> None:
+    numbers.hold(queue)
+    late = queue.submit(_request(10, 1), 0.0)
+    kept = queue.submit(_request(10, 2), PATIENCE_SECONDS)
+    numbers.open.set()
+    assert len(kept.result(PATIENCE_SECONDS).paths) == 10
+    with pytest.raises(DeadlineError, match="were up before all scenarios were drawn"):
+        late.result(PATIENCE_SECONDS)
+    assert sum(members * size for members, size in numbers.batches) == 1 + 10
+
+
+def test_an_error_is_everyones_in_the_batch_and_of_nobody_else(queue: DrawQueue, numbers: Numbers) -> None:
+    numbers.error = ValueError("no memory")
+    numbers.hold(queue)
+    failing = [queue.submit(_request(10, seed), PATIENCE_SECONDS) for seed in (1, 2)]
+    numbers.open.set()
+    for future in failing:
+        with pytest.raises(ValueError, match="no memory"):
+            future.result(PATIENCE_SECONDS)
+    numbers.error = None
+    assert len(queue.submit(_request(3, 3), PATIENCE_SECONDS).result(PATIENCE_SECONDS).paths) == 3
+
+
+def test_a_batch_waits_for_more_as_long_as_it_is_told(numbers: Numbers) -> None:
+    queue = DrawQueue([numbers], batch_scenarios=8, wait_seconds=PATIENCE_SECONDS, most_queued=50)
+    first = queue.submit(_request(4, 1), PATIENCE_SECONDS)
+    assert not numbers.batches, "half a batch waits"
+    second = queue.submit(_request(4, 2), PATIENCE_SECONDS)
+    assert len(first.result(PATIENCE_SECONDS).paths) == len(second.result(PATIENCE_SECONDS).paths) == 4
+    assert numbers.batches == [(2, 4)]
+    queue.close()
+
+
+def test_closing_draws_what_waits_and_takes_no_more(queue: DrawQueue, numbers: Numbers) -> None:
+    numbers.hold(queue)
+    waiting = queue.submit(_request(10, 1), PATIENCE_SECONDS)
+    numbers.open.set()
+    queue.close()
+    assert len(waiting.result(0).paths) == 10
+    with pytest.raises(UnavailableError):
+        queue.submit(_request(1, 1), PATIENCE_SECONDS)
+
+
+def test_sizes_that_make_no_queue_are_refused(numbers: Numbers) -> None:
+    with pytest.raises(ConfigError, match="batches of 0"):
+        DrawQueue([numbers], batch_scenarios=0, wait_seconds=0.0, most_queued=1)
+    with pytest.raises(ConfigError, match="0 sessions"):
+        DrawQueue([], batch_scenarios=1, wait_seconds=0.0, most_queued=1)
