@@ -25,8 +25,12 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from hedgecast.core.errors import ConfigError, ShapeError
+from hedgecast.programs.backend import MAX_ITERATIONS, tolerance_or_default
 from hedgecast.programs.entries import Entries
 from hedgecast.programs.measures import expectation
+from hedgecast.programs.replications import replicated_gaps
+from hedgecast.programs.results import solved_apart
+from hedgecast.programs.risk import EXPECTATION
 from hedgecast.programs.solution import Decision, Verdict
 
 if TYPE_CHECKING:
@@ -70,10 +74,10 @@ class Information:
         inputs = self.inputs
         return self.program.solve(inputs.uncertain, inputs.probabilities, self._given, **self._options)
 
-    @functools.cached_property
+    @property
     def scenario_wait_and_see(self) -> Tensor:
         """(B, S) cost of every scenario had it been known; see `TwoStageProgram.wait_and_see`."""
-        return self.program.wait_and_see(self.inputs.uncertain, self._given, **self._options)
+        return self._ahead.costs
 
     @property
     def recourse_problem_cost(self) -> Tensor:
@@ -89,16 +93,14 @@ class Information:
     @functools.cached_property
     def expected_value_problem_cost(self) -> Tensor:
         """(B,) EEV; +inf where z_mean has no recourse in some scenario, NaN where there is no z_mean."""
-        inputs = self.inputs
-        mean = (inputs.probabilities[:, :, None] * inputs.uncertain).sum(dim=1, keepdim=True)
-        naive = self.program.solve(mean, None, self._given, **self._options)
-        found = torch.full_like(naive.objective, torch.nan)
-        solved = torch.nonzero(naive.verdicts == Verdict.OPTIMAL)[:, 0]
+        inputs, mean_plan = self.inputs, self._ahead.mean_plan
+        found = torch.full_like(mean_plan[:, 0], torch.nan)
+        solved = torch.nonzero(torch.isfinite(mean_plan).all(dim=1))[:, 0]
         if solved.numel():
             part = inputs.select(solved)
             given = self.program.reader.given_of(part)
             with torch.no_grad():
-                costs = self.program.value(naive.flat[solved], part.uncertain, given, **self._options)
+                costs = self.program.value(mean_plan[solved], part.uncertain, given, **self._options)
             found[solved] = expectation(costs, part.probabilities)
         return found
 
@@ -115,6 +117,36 @@ class Information:
     @property
     def _given(self) -> dict[str, Tensor]:
         return self.program.reader.given_of(self.inputs)
+
+    @functools.cached_property
+    def _ahead(self) -> _Ahead:
+        """Every scenario known ahead and the mean scenario, which is one more of them: one solve."""
+        inputs, program = self.inputs, self.program
+        costs = torch.full_like(inputs.probabilities, torch.nan)
+        mean_plan = costs.new_full((costs.shape[0], program.num_decision), torch.nan)
+        usable = program.reader.usable(inputs)
+        part = inputs.select(usable)
+        mean = (part.probabilities[:, :, None] * part.uncertain).sum(dim=1, keepdim=True)
+        weights = torch.nn.functional.pad(part.probabilities, (0, 1))
+        everything = dataclasses.replace(
+            part, uncertain=torch.cat([part.uncertain, mean], dim=1), probabilities=weights
+        )
+        solver = program.backend(self._options["backend"])
+        tolerance = tolerance_or_default(self._options["tolerance"], inputs.uncertain)
+        with torch.no_grad():
+            found, verdicts, plans = solved_apart(program, solver, everything, tolerance, MAX_ITERATIONS)
+        costs[usable] = found[:, :-1]
+        solved = (verdicts[:, -1] == Verdict.OPTIMAL)[:, None]
+        mean_plan[usable] = torch.where(solved, plans[:, -1], torch.nan)
+        return _Ahead(costs, mean_plan)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Ahead:
+    costs: Tensor
+    """(B, S)."""
+    mean_plan: Tensor
+    """(B, N) z_mean; NaN where there is none."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,13 +205,16 @@ def gap_interval(
     flat = program.flatten(decision).detach()
     gaps = []
     for scenarios in batches:
-        best = program.solve(scenarios, None, given, backend=backend, tolerance=tolerance).require_optimal()
-        with torch.no_grad():
-            costs = program.value(flat, scenarios, given, backend=backend, tolerance=tolerance)
-        gaps.append(costs.mean(dim=1) - best.objective)
+        fresh = program.reader.uncertain.flatten(scenarios, ("contexts", "scenarios"))
+        gaps.append(
+            replicated_gaps(
+                program, flat.to(fresh), fresh[:, None], given, risk=EXPECTATION, threshold=0.0,
+                backend=backend, tolerance=tolerance,
+            )
+        )  # fmt: skip
     if not gaps:
         raise ShapeError("no replication: an interval needs at least two batches of scenarios")
-    return interval_of(torch.stack(gaps, dim=1), confidence)
+    return interval_of(torch.cat(gaps, dim=1), confidence)
 
 
 def interval_of(gaps: Tensor, confidence: float) -> GapInterval:

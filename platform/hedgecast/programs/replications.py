@@ -1,4 +1,4 @@
-"""How far one decision may be from optimal under the asked measure, from fresh scenarios.
+"""How far decisions may be from optimal under the asked measure, from fresh scenarios.
 
 For a measure rho_b,a of cost c or of regret c - v (see `hedgecast.programs.risk`) and replication r with
 scenarios y_rs of its own,
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from hedgecast.core.errors import ConfigError
+from hedgecast.core.errors import ConfigError, ShapeError
 from hedgecast.programs.risk import Risk
 
 if TYPE_CHECKING:
@@ -47,25 +47,26 @@ def replicated_gaps(
     given: Mapping[str, Any] | None,
     *,
     risk: Risk,
-    threshold: float,
+    threshold: float | Tensor,
+    backend: str | None = None,
     tolerance: float | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> Tensor:
-    """(R,) gaps of one decision, one a replication.
+    """(B, R) gaps of one decision a context, one a replication.
 
     Parameters
     ----------
     program : TwoStageProgram
     decision : Tensor
-        (1, N).
+        (B, N).
     replications : Tensor
-        (R, S, D) scenarios, drawn independently of each other and of the decision.
+        (B, R, S, D) scenarios, drawn independently of each other and of the decision.
     given : mapping, optional
-        Of the one context.
+        Names to *shape or (B, *shape).
     risk : Risk
-    threshold : float
-        `tail_threshold` of the decision on its own scenarios; not used by the expectation.
-    tolerance : float, optional
+    threshold : float or Tensor
+        `tail_threshold` of the decision on its own scenarios, or (B,) of them; not used by the expectation.
+    backend, tolerance
         As in `TwoStageProgram.solve`.
     check : callable
         Called between batches; raises where the work is not worth going on with.
@@ -74,29 +75,42 @@ def replicated_gaps(
     ------
     ConfigError
         The measure is the worst case: no number of replications bounds what was never drawn.
+    ShapeError
+        There are not as many decisions as contexts.
     SolveError
         A replication has no optimum.
     """
     if not risk.neutral and risk.alpha == 1.0:
         raise ConfigError("the worst case has no gap's interval: what was never drawn cannot be bounded")
-    size = max(1, _MOST_SCENARIOS // replications.shape[1])
+    num_contexts, count = replications.shape[:2]
+    if decision.shape[0] != num_contexts:
+        raise ShapeError(f"{decision.shape[0]} decisions for {num_contexts} contexts: give one each")
+    fresh = replications.flatten(0, 1)
+    entries = program.reader.given_entries(given or {}, decision)
+    if entries.shape[0] > 1:
+        entries = entries.repeat_interleave(count, dim=0)
+    thresholds = torch.as_tensor(threshold, dtype=fresh.dtype).expand(num_contexts).repeat_interleave(count)
+    flat = decision.repeat_interleave(count, dim=0)
+    options: dict[str, Any] = {"backend": backend, "tolerance": tolerance}
     gaps = []
-    for part in torch.split(replications, size):
+    for rows in torch.split(torch.arange(len(fresh)), max(1, _MOST_SCENARIOS // replications.shape[2])):
         check()
-        best = program.solve(part, None, given, risk=risk, tolerance=tolerance).require_optimal()
+        part = fresh[rows]
+        known = program.reader.given.unflatten(entries if entries.shape[0] == 1 else entries[rows])
+        best = program.solve(part, None, known, risk=risk, **options).require_optimal()
         check()
         with torch.no_grad():
-            costs = program.value(decision.expand(len(part), -1), part, given, tolerance=tolerance)
+            costs = program.value(flat[rows], part, known, **options)
         benchmarks: Tensor | float = 0.0
         if risk.on_regret and not risk.neutral:
-            benchmarks = program.wait_and_see(part, given, tolerance=tolerance)
-        gaps.append(_measured(costs, benchmarks, risk, threshold) - best.objective)
-    return torch.cat(gaps)
+            benchmarks = program.wait_and_see(part, known, **options)
+        gaps.append(_measured(costs, benchmarks, risk, thresholds[rows]) - best.objective)
+    return torch.cat(gaps).reshape(num_contexts, count)
 
 
-def _measured(costs: Tensor, benchmarks: Tensor | float, risk: Risk, threshold: float) -> Tensor:
-    """(R,) F_r of costs (R, S)."""
+def _measured(costs: Tensor, benchmarks: Tensor | float, risk: Risk, threshold: Tensor) -> Tensor:
+    """(R,) F_r of costs (R, S) and thresholds (R,)."""
     if risk.neutral:
         return costs.mean(dim=1)
-    excess = (costs - benchmarks - threshold).clamp(min=0.0).mean(dim=1) / (1.0 - risk.alpha)
+    excess = (costs - benchmarks - threshold[:, None]).clamp(min=0.0).mean(dim=1) / (1.0 - risk.alpha)
     return (1.0 - risk.beta) * costs.mean(dim=1) + risk.beta * (threshold + excess)

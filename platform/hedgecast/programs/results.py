@@ -111,9 +111,18 @@ def wait_and_see_costs(
 
     A scenario without a feasible decision costs +inf, an unbounded one -inf, one that was not solved NaN.
     """
+    costs, verdicts, _ = solved_apart(program, backend, inputs, tolerance, max_iterations)
+    return costs, verdicts
+
+
+def solved_apart(
+    program: TwoStageProgram, backend: Backend, inputs: Inputs, tolerance: float, max_iterations: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same with the decisions (B, S, N), which hold any numbers where the verdict is not optimal."""
     shape = inputs.probabilities.shape
     if not inputs.uncertain.numel():
-        return inputs.probabilities.new_zeros(shape), torch.zeros(shape, dtype=torch.int64)
+        nothing = inputs.probabilities.new_zeros(*shape, program.num_decision)
+        return nothing.sum(dim=2), torch.zeros(shape, dtype=torch.int64), nothing
     raw = backend.solve(
         program,
         inputs.apart(),
@@ -130,7 +139,7 @@ def wait_and_see_costs(
         (Verdict.INVALID, torch.nan),
     ):
         costs = torch.where(raw.verdicts == verdict, value, costs)
-    return costs.reshape(shape), raw.verdicts.reshape(shape)
+    return costs.reshape(shape), raw.verdicts.reshape(shape), raw.flat.reshape(*shape, -1)
 
 
 class _Found:

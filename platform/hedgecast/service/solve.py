@@ -164,7 +164,7 @@ def _gap(
     if not query.gap_replications or sample.fresh is None:
         return None
     count = query.gap_replications
-    fresh = sample.fresh.values.double()[0].reshape(count, query.scenario_count, -1)
+    fresh = sample.fresh.values.double().reshape(1, count, query.scenario_count, -1)
     tail = regrets if query.risk.on_regret else decision.scenario_costs[0]
     gaps = replicated_gaps(
         sample.program,
@@ -176,7 +176,7 @@ def _gap(
         tolerance=TOLERANCE,
         check=lambda: budget.check("the optimality gap's replications"),
     )
-    interval = interval_of(gaps[None], query.gap_confidence)
+    interval = interval_of(gaps, query.gap_confidence)
     return Gap(
         estimate=float(interval.gap),
         standard_error=float(interval.standard_error),
