@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY ?= passive
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check format proto bench bench-solver bench-surrogate bench-estimators \
   bench-reduction bench-bulk bench-decisions test-images test-no-ray test-lowest dist-check docs sbom \
-  bench-sampler bench-serve fuzz clean
+  bench-sampler bench-serve fuzz soak clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -115,6 +115,10 @@ bench-serve: install  ## Decide served against called directly, in process and o
 
 fuzz: install  ## over 20,000 hostile inputs against a real server; benchmarks/results/fuzz_service.json
 	$(BIN)/python benchmarks/fuzz_service.py --output benchmarks/results/fuzz_service.json
+
+# Takes its time and some gigabytes of memory: two solvers, two denoisers, and what replaces them.
+soak: install  ## 20 minutes of mixed load while replicas die and the champion changes; docs/soak.md
+	$(BIN)/python benchmarks/soak_service.py
 
 clean:  ## remove the environment and what runs wrote
 	rm -rf $(VENV) runs build dist

@@ -119,13 +119,16 @@ class TinyModel:
     bundle: Bundle
 
 
-def make_tiny_model(folder: Path) -> TinyModel:
-    """The tiny study's model, its bundle in ``folder / "bundle"``; nothing is trained."""
+def make_tiny_model(folder: Path, *, network_seed: int = 0) -> TinyModel:
+    """The tiny study's model, its bundle in ``folder / "bundle"``; nothing is trained.
+
+    Another ``network_seed`` makes another version of the same model: other scenarios of the same days.
+    """
     study = read_study(write_tiny_study(folder))
     table = load_table(study.data)
     schema = FeatureSchema.from_table(study.data, table)
     split = split_windows(build_windows(table, schema), study.split)
-    draws = torch.Generator().manual_seed(0)
+    draws = torch.Generator().manual_seed(network_seed)
     context = torch.from_numpy(features(split.train))
     generator, _ = Generator.fitted(Generator.Config(), context, torch.from_numpy(split.train.slots), draws)
     with torch.no_grad():
