@@ -44,11 +44,10 @@ from hedgecast.client.requests import (
     generate_request,
     outcome_request,
 )
-from hedgecast.client.scenarios import Assembly, GeneratedScenarios
+from hedgecast.client.scenarios import Assembly, GeneratedScenarios, scenario_call
 from hedgecast.rpc.v1 import decision_service_pb2_grpc as decision_grpc
 from hedgecast.rpc.v1 import model_service_pb2 as model_pb
 from hedgecast.rpc.v1 import model_service_pb2_grpc as model_grpc
-from hedgecast.rpc.v1 import scenario_service_pb2_grpc as scenario_grpc
 
 
 class AsyncClient:
@@ -79,7 +78,7 @@ class AsyncClient:
         self._channel = _open_channel(self._terms)
         self._decisions = decision_grpc.DecisionServiceStub(self._channel)
         self._models = model_grpc.ModelServiceStub(self._channel)
-        self._scenarios = scenario_grpc.ScenarioServiceStub(self._channel)
+        self._scenarios = scenario_call(self._channel)
 
     async def __aenter__(self) -> Self:
         return self
@@ -285,9 +284,7 @@ class AsyncClient:
         while True:
             before = assembly.taken
             left = max(end - time.monotonic(), 0.0)
-            call = self._scenarios.GenerateScenarios(
-                assembly.request, timeout=left, metadata=self._terms.metadata
-            )
+            call = self._scenarios(assembly.request, timeout=left, metadata=self._terms.metadata)
             try:
                 async for message in call:
                     batch = assembly.take(message)

@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hedgecast.core.errors import DataError, DependencyError, UnavailableError
+from hedgecast.rpc.pieces import METHOD, Piece, piece_of
 from hedgecast.rpc.v1 import decision_service_pb2 as decision_pb
 from hedgecast.rpc.v1 import scenario_service_pb2 as scenario_pb
 from hedgecast.scenarios.fingerprint import RunningFingerprint
-
-_Message = scenario_pb.GenerateScenariosResponse
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,6 +130,17 @@ class GeneratedScenarios:
         return importlib.import_module("torch").from_numpy(np.array(self.paths))
 
 
+def scenario_call(channel: Any) -> Any:
+    """GenerateScenarios on a channel, whose answers are pieces.
+
+    Parameters
+    ----------
+    channel : grpc.Channel or grpc.aio.Channel
+    """
+    serialize = scenario_pb.GenerateScenariosRequest.SerializeToString
+    return channel.unary_stream(METHOD, request_serializer=serialize, response_deserializer=piece_of)
+
+
 class Assembly:
     """A stream while its messages come in, over as many calls as it takes.
 
@@ -149,8 +159,8 @@ class Assembly:
         self._start: scenario_pb.GenerationStart | None = None
         self._end: scenario_pb.GenerationEnd | None = None
 
-    def take(self, message: _Message) -> Any:
-        """The record batch that ``message`` brings; None: it brings none that is new.
+    def take(self, piece: Piece) -> Any:
+        """The record batch that ``piece`` brings, in the memory it came in; None: it brings none that is new.
 
         Raises
         ------
@@ -159,8 +169,9 @@ class Assembly:
         DependencyError
             pyarrow is not installed.
         """
+        message, (arrow_ipc,) = piece.rest, piece.arrow_ipc
         if message.HasField("start"):
-            self._begin(message)
+            self._begin(piece)
             return None
         if message.HasField("end"):
             self._end = message.end
@@ -169,7 +180,7 @@ class Assembly:
             return None
         self._next = message.next_batch_index
         ipc = self._arrow.ipc
-        return ipc.read_record_batch(self._arrow.py_buffer(message.arrow_ipc), self._schema)
+        return ipc.read_record_batch(self._arrow.py_buffer(arrow_ipc), self._schema)
 
     @property
     def taken(self) -> int:
@@ -209,7 +220,8 @@ class Assembly:
         # The service saw only what came after the break.
         return dataclasses.replace(found, fingerprint=_fingerprint(found))
 
-    def _begin(self, message: _Message) -> None:
+    def _begin(self, piece: Piece) -> None:
+        message, (arrow_ipc,) = piece.rest, piece.arrow_ipc
         if self._start is not None and self._start.model.fingerprint != message.start.model.fingerprint:
             raise UnavailableError(
                 f"{self._start.model.name}@{self._start.model.version} was replaced by another model in "
@@ -217,7 +229,7 @@ class Assembly:
             )
         if self._arrow is None:
             self._arrow = _pyarrow()
-            self._schema = self._arrow.ipc.read_schema(self._arrow.py_buffer(message.arrow_ipc))
+            self._schema = self._arrow.ipc.read_schema(self._arrow.py_buffer(arrow_ipc))
         self._start, self._count = message.start, message.batch_count
 
 

@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 import pyarrow as pa
 
 from hedgecast.core.errors import UnavailableError, UntrustedError
+from hedgecast.rpc.pieces import Piece
 from hedgecast.rpc.v1 import scenario_service_pb2 as scenario_pb
 from hedgecast.scenarios.arrow import Description, record_batch
 from hedgecast.scenarios.fingerprint import RunningFingerprint
@@ -42,7 +43,7 @@ class Ask(Protocol):
         ...
 
 
-async def generated(asked: Generation, answer: Ask) -> AsyncGenerator[_Message, None]:
+async def generated(asked: Generation, answer: Ask) -> AsyncGenerator[Piece, None]:
     """The messages of a stream, in order.
 
     Ending the iteration cancels the work. One batch is made ahead of whoever takes them, so that two are held
@@ -59,14 +60,14 @@ async def generated(asked: Generation, answer: Ask) -> AsyncGenerator[_Message, 
             yield message
 
 
-async def _all(asked: Generation, answer: Ask) -> AsyncGenerator[_Message, None]:
+async def _all(asked: Generation, answer: Ask) -> AsyncGenerator[Piece, None]:
     query, rows = asked.query, asked.batch_rows
     assert isinstance(query, ScenariosQuery)
     total = math.ceil(query.scenario_count / rows)
     stream = _DrawnStream(query, hashed=asked.fingerprint and asked.first_batch == 0)
     end = time.monotonic() + query.deadline_seconds
 
-    async def batch(index: int) -> tuple[int, bytes]:
+    async def batch(index: int) -> tuple[int, pa.Buffer]:
         start = index * rows
         part = dataclasses.replace(
             query,
@@ -75,19 +76,16 @@ async def _all(asked: Generation, answer: Ask) -> AsyncGenerator[_Message, None]
             deadline_seconds=max(end - time.monotonic(), 0.0),
         )
         found = await answer(part)
-        # Hashing a batch takes some milliseconds in which other calls go on.
-        return index, await asyncio.to_thread(stream.piece, found)
+        if stream.hashed:
+            # Hashing a batch takes some milliseconds in which other calls go on.
+            return index, await asyncio.to_thread(stream.piece, found)
+        return index, stream.piece(found)
 
     async with contextlib.aclosing(read_ahead(range(asked.first_batch, total), batch)) as batches:
         async for index, piece in batches:
             if index == asked.first_batch:
-                yield _Message(
-                    arrow_ipc=stream.schema.serialize().to_pybytes(),
-                    next_batch_index=index,
-                    batch_count=total,
-                    start=_start(asked, stream.first.model),
-                )
-            yield _Message(arrow_ipc=piece, next_batch_index=index + 1, batch_count=total)
+                yield _begin(asked, stream.schema, stream.first.model, total)
+            yield Piece(_Message(next_batch_index=index + 1, batch_count=total), (piece,))
     drawn = query.scenario_count - asked.first_batch * rows
     yield _end(
         total,
@@ -100,21 +98,16 @@ async def _all(asked: Generation, answer: Ask) -> AsyncGenerator[_Message, None]
     )
 
 
-async def _few(asked: Generation, answer: Ask) -> AsyncGenerator[_Message, None]:
+async def _few(asked: Generation, answer: Ask) -> AsyncGenerator[Piece, None]:
     assert isinstance(asked.query, ReduceQuery)
     found = await answer(asked.query)
     table = found.table.combine_chunks()
     total = math.ceil(table.num_rows / asked.batch_rows)
     check_first(asked.first_batch, total)
-    yield _Message(
-        arrow_ipc=table.schema.serialize().to_pybytes(),
-        next_batch_index=asked.first_batch,
-        batch_count=total,
-        start=_start(asked, found.model),
-    )
+    yield _begin(asked, table.schema, found.model, total)
     for index in range(asked.first_batch, total):
         (part,) = table.slice(index * asked.batch_rows, asked.batch_rows).to_batches()
-        yield _Message(arrow_ipc=part.serialize().to_pybytes(), next_batch_index=index + 1, batch_count=total)
+        yield Piece(_Message(next_batch_index=index + 1, batch_count=total), (part.serialize(),))
     yield _end(
         total,
         scenario_pb.GenerationEnd(
@@ -130,18 +123,20 @@ async def _few(asked: Generation, answer: Ask) -> AsyncGenerator[_Message, None]
 class _DrawnStream:
     """Batches of one draw while they pass by, in order."""
 
+    hashed: bool
+    """Whether a fingerprint is taken."""
     schema: pa.Schema
     first: ScenariosAnswer
     """With the first batch's own paths left out."""
 
     def __init__(self, query: ScenariosQuery, *, hashed: bool) -> None:
         self._query = query
-        self._hashed = hashed
+        self.hashed = hashed
         self._digest: RunningFingerprint | None = None
         self._begun = False
         self._warnings: dict[tuple[str, str], None] = {}
 
-    def piece(self, found: ScenariosAnswer) -> bytes:
+    def piece(self, found: ScenariosAnswer) -> pa.Buffer:
         """The IPC message of the next batch.
 
         Raises
@@ -155,8 +150,7 @@ class _DrawnStream:
         self._warnings.update(dict.fromkeys(found.warnings))
         if self._digest is not None:
             self._digest.update(found.paths)
-        message: bytes = record_batch(self.schema, found.paths).serialize().to_pybytes()
-        return message
+        return record_batch(self.schema, found.paths).serialize()
 
     @property
     def fingerprint(self) -> str:
@@ -181,7 +175,7 @@ class _DrawnStream:
             seed=self._query.seed,
         )
         self.schema = described.schema()
-        if self._hashed:
+        if self.hashed:
             shape = (1, self._query.scenario_count, *found.paths.shape[1:])
             times = None if found.times is None else found.times[None]
             self._digest = RunningFingerprint(shape, found.names, found.units, times)
@@ -200,18 +194,20 @@ class _DrawnStream:
             )
 
 
-def _start(asked: Generation, model: ModelDescription) -> scenario_pb.GenerationStart:
-    return scenario_pb.GenerationStart(
+def _begin(asked: Generation, schema: pa.Schema, model: ModelDescription, total: int) -> Piece:
+    start = scenario_pb.GenerationStart(
         model=model_reference(model),
         batch_scenario_count=asked.batch_rows,
         drawn_count=asked.query.scenario_count,
         seed=asked.query.seed,
         request_id=asked.query.request_id,
     )
+    message = _Message(next_batch_index=asked.first_batch, batch_count=total, start=start)
+    return Piece(message, (schema.serialize(),))
 
 
-def _end(total: int, end: scenario_pb.GenerationEnd) -> _Message:
-    return _Message(arrow_ipc=END_OF_STREAM, next_batch_index=total, batch_count=total, end=end)
+def _end(total: int, end: scenario_pb.GenerationEnd) -> Piece:
+    return Piece(_Message(next_batch_index=total, batch_count=total, end=end), (END_OF_STREAM,))
 
 
 def _report(found: ReduceAnswer) -> scenario_pb.ReductionReport:

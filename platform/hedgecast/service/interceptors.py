@@ -19,6 +19,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from hedgecast.core.errors import DeadlineError, HedgecastError, InputError, OverloadedError
+from hedgecast.rpc.pieces import Piece
 from hedgecast.service.access import AccessBook
 from hedgecast.service.calls import CURRENT_CALL, REQUEST_ID_KEY, Call, request_id_in
 from hedgecast.service.identity import Identity
@@ -107,7 +108,7 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             if handler.response_streaming
             else (grpc.stream_unary_rpc_method_handler, one)
         )
-        return make(behavior, _parser(handler.request_deserializer), handler.response_serializer)
+        return make(behavior, _parser(handler.request_deserializer), _serializer(handler.response_serializer))
 
     async def _admitted(self, handler: grpc.RpcMethodHandler, call: Call, incoming: Any) -> Any:
         """The stream of requests, or the one request; each is admitted when it is read."""
@@ -138,7 +139,7 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         self._access.charge(call.principal, asked.models, asked.scenarios)
 
     def _note_answer(self, call: Call, answer: Any) -> None:
-        answered = call.answered(answer)
+        answered = call.answered(answer.rest if isinstance(answer, Piece) else answer)
         for recorder in self._recorders:
             recorder.answered(call, answered)
 
@@ -242,6 +243,15 @@ def _parser(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
             return InputError(f"the request's {len(content)} bytes are not a message of its type")
 
     return parsed
+
+
+def _serializer(serialize: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    """``serialize``, or a piece's own way."""
+
+    def serialized(answer: Any) -> bytes:
+        return answer.to_bytes() if isinstance(answer, Piece) else serialize(answer)
+
+    return serialized
 
 
 def _careful(handler: grpc.RpcMethodHandler | None) -> grpc.RpcMethodHandler | None:

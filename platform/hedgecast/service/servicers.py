@@ -13,6 +13,7 @@ from typing import TypeAlias, TypeVar
 import grpc.aio
 
 from hedgecast.core.errors import InputError
+from hedgecast.rpc.pieces import Piece
 from hedgecast.rpc.v1 import decision_service_pb2 as decision_pb
 from hedgecast.rpc.v1 import decision_service_pb2_grpc as decision_grpc
 from hedgecast.rpc.v1 import model_service_pb2 as model_pb
@@ -191,9 +192,10 @@ class ScenarioServicer(scenario_grpc.ScenarioServiceServicer):
         self._backend = backend
         self._settings = settings
 
-    async def GenerateScenarios(  # noqa: N802 - the stub's name
+    # Pieces are messages that the guard writes out its own way.
+    async def GenerateScenarios(  # type: ignore[override]  # noqa: N802 - the stub's name
         self, request: scenario_pb.GenerateScenariosRequest, context: _Context
-    ) -> AsyncIterator[scenario_pb.GenerateScenariosResponse]:
+    ) -> AsyncIterator[Piece]:
         """The pieces of one Arrow stream."""
         if not request.model:
             raise InputError("model is empty: name one, for example german_grid@champion", field="model")

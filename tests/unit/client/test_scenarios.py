@@ -159,7 +159,7 @@ def test_a_connection_that_breaks_after_the_last_batch(address: str, question: S
     """Only the end is missing: the last batch comes again and is not taken twice."""
     whole = _blocking(address, question)
     with Client(address) as client:
-        real = client._scenarios.GenerateScenarios
+        real = client._scenarios
         calls = []
 
         class Broken(grpc.RpcError):  # type: ignore[misc]
@@ -177,10 +177,10 @@ def test_a_connection_that_breaks_after_the_last_batch(address: str, question: S
                 self.call = call
 
             def __iter__(self) -> Iterator[Any]:
-                for message in self.call:
-                    if message.HasField("end"):
+                for piece in self.call:
+                    if piece.rest.HasField("end"):
                         raise Broken
-                    yield message
+                    yield piece
 
             def cancel(self) -> None:
                 self.call.cancel()
@@ -190,7 +190,7 @@ def test_a_connection_that_breaks_after_the_last_batch(address: str, question: S
             call = real(request, **options)
             return Cut(call) if len(calls) == 1 else call
 
-        client._scenarios.GenerateScenarios = generate
+        client._scenarios = generate
         found = client.scenarios("last_day", **question)
     assert calls == [0, 4]
     assert found.to_table().equals(whole.to_table(), check_metadata=True)
