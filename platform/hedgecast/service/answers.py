@@ -148,6 +148,8 @@ class Solution:
     """(reason, message)."""
     bands: Bands | None = None
     """Only where asked for."""
+    batch_size: int = 1
+    """Queries that were solved together, this one included."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

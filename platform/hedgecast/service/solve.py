@@ -1,142 +1,220 @@
-"""From one sample to a decision with everything an answer says about it."""
+"""From samples to decisions with everything an answer says about them, for whoever waits together."""
 
 from __future__ import annotations
 
-import math
+import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from hedgecast.core.errors import NotConvergedError
-from hedgecast.outcomes import band_of
-from hedgecast.programs.information import Information, interval_of
-from hedgecast.programs.measures import conditional_value_at_risk, expectation
-from hedgecast.programs.prices import Prices, Stage
+from hedgecast.core.errors import DeadlineError, HedgecastError, NotConvergedError
+from hedgecast.programs.information import Information
+from hedgecast.programs.prices import Prices
 from hedgecast.programs.replications import replicated_gaps, tail_threshold
 from hedgecast.programs.solution import Decision, Verdict
-from hedgecast.service.answers import (
-    Bands,
-    ConstraintPrice,
-    Gap,
-    Sensitivity,
-    Solution,
-    SolveReport,
-    Statistics,
-)
+from hedgecast.service.answers import Solution
 from hedgecast.service.budget import Budget
 from hedgecast.service.queries import DecideQuery
-from hedgecast.service.sample import TOLERANCE, Sample, priced, scenario_arrays, to_numpy
-from hedgecast.service.statistics import quantiles, standard_error
-
-BAND_LEVELS = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
-"""Levels that outcomes are held against."""
-# Under this many scenarios a tail's mean is mostly noise.
-_FEWEST_IN_TAIL = 5.0
+from hedgecast.service.sample import TOLERANCE, Sample, priced
+from hedgecast.service.solution import gap_of, solution_of, statistics_of
 
 
-def solve_query(query: DecideQuery, sample: Sample, budget: Budget) -> Solution:
-    """The decision for one context's scenarios with everything an answer says about it.
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """A query with its scenarios."""
+
+    query: DecideQuery
+    """Already checked against the model."""
+    sample: Sample
+    """One context."""
+    budget: Budget
+    """Asked between stages."""
+
+    @property
+    def kind(self) -> Hashable:
+        """Of those that can be solved together: one program, measure and number of scenarios."""
+        query, sample = self.query, self.sample
+        replications = query.gap_replications if sample.fresh is not None else 0
+        names = frozenset(sample.given)
+        return id(sample.program), query.scenario_count, query.risk, query.prices, replications, names
+
+
+def solve_queries(asked: Sequence[Asked]) -> list[Solution | HedgecastError]:
+    """The decision for each context's scenarios with everything an answer says about it.
+
+    Whoever is solved together with others gets the numbers that it gets alone, to the solver's tolerance, and
+    the same error: a member that has none in company is solved by itself.
 
     Parameters
     ----------
-    query : DecideQuery
-        Already checked against the model.
-    sample : Sample
-        One context.
-    budget : Budget
-        Asked between stages.
+    asked : sequence of Asked
+        All of one kind.
 
-    Raises
-    ------
-    SolveError
-        The program has no usable decision under these scenarios.
-    DeadlineError
-        The budget ran out.
+    Returns
+    -------
+    list
+        In order. SolveError: the program has no usable decision under these scenarios; DeadlineError: the
+        budget ran out.
     """
-    values, weights, given = sample.values, sample.weights, sample.given
-    budget.check("the solve")
-    started = time.perf_counter()
-    decision, prices = _decided(query, sample)
-    solved = time.perf_counter()
-    budget.check("the statistics")
-    optimum = decision if query.risk.neutral else None
-    known = Information(sample.program, values, weights, given, tolerance=TOLERANCE, optimum=optimum)
-    statistics, regrets = _statistics(query, decision, known, budget)
-    gap = _gap(query, sample, decision, regrets, budget)
-    done = time.perf_counter()
-    return Solution(
-        decision=sample.arrays(decision.values),
-        statistics=statistics,
-        report=SolveReport(
-            primal_residual=float(decision.primal_residual[0]),
-            dual_residual=float(decision.dual_residual[0]),
-            relative_gap=float(decision.gap[0]),
-            iterations=int(decision.iterations[0]),
-            backend=decision.backend,
-        ),
-        source=sample.judgement.source,
-        scenario_fingerprint=sample.scenarios.fingerprint(),
-        scenarios=scenario_arrays(sample.scenarios) if query.return_scenarios else None,
-        gap=gap,
-        prices=_constraint_prices(prices),
-        sensitivities=_sensitivities(sample, prices),
-        scenario_seconds=sample.seconds,
-        solve_seconds=solved - started,
-        statistics_seconds=done - solved,
-        warnings=(*sample.judgement.warnings, *_warnings(query, statistics, prices)),
-        bands=_bands(sample, decision) if query.keep else None,
-    )
+    together = _Together(asked)
+    try:
+        return together.solutions()
+    except _NobodyWaitsError:
+        return list(together.late.values())
+    except _ApartError as error:
+        apart = error.members
+    except HedgecastError as error:
+        if len(asked) == 1:
+            return [error]
+        # Whose fault it is shows when each is alone.
+        apart = range(len(asked))
+    found = {member: solve_queries([asked[member]])[0] for member in apart}
+    rest = [member for member in range(len(asked)) if member not in found]
+    if rest:
+        found |= zip(rest, solve_queries([asked[member] for member in rest]), strict=True)
+    return [found[member] for member in range(len(asked))]
 
 
-def _bands(sample: Sample, decision: Decision) -> Bands:
-    paths = to_numpy(sample.scenarios.paths[0])
-    names = sample.scenarios.names
-    return Bands(
-        cost=band_of(to_numpy(decision.scenario_costs[0]), BAND_LEVELS),
-        series={name: band_of(paths[:, :, index], BAND_LEVELS) for index, name in enumerate(names)},
-    )
+class _NobodyWaitsError(Exception):
+    """All budgets ran out."""
 
 
-def _decided(query: DecideQuery, sample: Sample) -> tuple[Decision, Prices | None]:
-    arguments = (sample.values, sample.weights, sample.given)
-    if query.prices:
-        program = priced(sample.program)
-        decision = program.solve(*arguments, risk=query.risk, tolerance=TOLERANCE)
-        if decision.verdict(0) is Verdict.OPTIMAL:
-            return decision, program.prices(decision)
-    # Its messages name the constraints as they were written.
-    decision = sample.program.solve(*arguments, risk=query.risk, tolerance=TOLERANCE)
-    return decision.require_optimal(), None
+class _ApartError(Exception):
+    """Members that cannot be answered in company."""
+
+    def __init__(self, members: Sequence[int]) -> None:
+        super().__init__(members)
+        self.members = members
 
 
-def _statistics(
-    query: DecideQuery, decision: Decision, known: Information, budget: Budget
-) -> tuple[Statistics, Tensor]:
-    """The statistics and the regrets (S,) that they are made of."""
-    costs, weight = decision.scenario_costs[0], known.inputs.probabilities[0]
-    regrets = costs - best_costs(known)
-    budget.check("the plan without risk aversion")
-    known.optimum.require_optimal()
-    budget.check("the plan for the mean scenario")
-    stochastic = float(known.value_of_stochastic_solution)
-    levels, tail = query.quantile_levels, query.tail_level
-    found = Statistics(
-        objective=float(decision.objective[0]),
-        expected_cost=float(expectation(costs, weight)),
-        expected_regret=float(expectation(regrets, weight)),
-        expected_regret_standard_error=standard_error(regrets, weight),
-        cost_quantiles=tuple(zip(levels, quantiles(costs, weight, levels), strict=True)),
-        regret_quantiles=tuple(zip(levels, quantiles(regrets, weight, levels), strict=True)),
-        cost_cvar=float(conditional_value_at_risk(costs, weight, tail)),
-        regret_cvar=float(conditional_value_at_risk(regrets, weight, tail)),
-        tail_level=tail,
-        expected_value_of_perfect_information=float(known.value_of_perfect_information),
-        value_of_stochastic_solution=stochastic if math.isfinite(stochastic) else None,
-    )
-    return found, regrets
+class _Together:
+    """Queries of one kind as one batch, member by member where that costs nothing."""
+
+    def __init__(self, asked: Sequence[Asked]) -> None:
+        self.asked = asked
+        self.late: dict[int, DeadlineError] = {}
+        """Members that nobody waits for any more."""
+        # What all have in common.
+        self.query, self.program = asked[0].query, asked[0].sample.program
+        self.values = torch.cat([one.sample.values for one in asked])
+        self.weights = torch.cat([one.sample.weights for one in asked])
+        self.given = _given([one.sample.given for one in asked])
+
+    def solutions(self) -> list[Solution | HedgecastError]:
+        """One a member; see `solve_queries`."""
+        self._check("the solve")
+        started = time.perf_counter()
+        decision, prices = self._decided()
+        solved = time.perf_counter()
+        self._check("the statistics")
+        known, regrets = self._appraised(decision)
+        gaps = self._gaps(decision, regrets)
+        found = [
+            self.late.get(member) or self._solution(member, decision, prices[member], known, regrets, gaps)
+            for member in range(len(self.asked))
+        ]
+        done = time.perf_counter()
+        return [
+            one
+            if isinstance(one, HedgecastError)
+            else dataclasses.replace(one, solve_seconds=solved - started, statistics_seconds=done - solved)
+            for one in found
+        ]
+
+    def _solution(
+        self,
+        member: int,
+        decision: Decision,
+        prices: Prices | None,
+        known: Information,
+        regrets: Tensor,
+        gaps: Tensor | None,
+    ) -> Solution:
+        query, sample = self.asked[member].query, self.asked[member].sample
+        statistics = statistics_of(query, member, decision, known, regrets)
+        gap = None if gaps is None else gap_of(query, gaps[member : member + 1])
+        found = solution_of(query, sample, member, decision, prices, statistics, gap)
+        return dataclasses.replace(found, batch_size=len(self.asked))
+
+    def _check(self, stage: str) -> None:
+        """Note who is not waited for any more; the batch goes on for the others."""
+        for member, one in enumerate(self.asked):
+            if member not in self.late:
+                try:
+                    one.budget.check(stage)
+                except DeadlineError as error:
+                    self.late[member] = error
+        if len(self.late) == len(self.asked):
+            self.late = dict(sorted(self.late.items()))
+            raise _NobodyWaitsError
+
+    def _decided(self) -> tuple[Decision, Sequence[Prices | None]]:
+        arguments = (self.values, self.weights, self.given)
+        risk, count = self.query.risk, len(self.asked)
+        if self.query.prices:
+            program = priced(self.program)
+            decision = program.solve(*arguments, risk=risk, tolerance=TOLERANCE)
+            if bool((decision.verdicts == Verdict.OPTIMAL).all()):
+                return decision, [program.prices(decision, member) for member in range(count)]
+            if count > 1:
+                self._optimal(decision)
+        # Its messages name the constraints as they were written.
+        decision = self.program.solve(*arguments, risk=risk, tolerance=TOLERANCE)
+        return self._optimal(decision), [None] * count
+
+    def _appraised(self, decision: Decision) -> tuple[Information, Tensor]:
+        """What information is worth, once all that it takes is solved for, and the regrets (B, S)."""
+        optimum = decision if self.query.risk.neutral else None
+        arguments = (self.program, self.values, self.weights, self.given)
+        known = Information(*arguments, tolerance=TOLERANCE, optimum=optimum)
+        best = known.scenario_wait_and_see
+        self._leave_out(~torch.isfinite(best).all(dim=1))
+        best_costs(known)
+        self._check("the plan without risk aversion")
+        self._optimal(known.optimum)
+        self._check("the plan for the mean scenario")
+        return known, decision.scenario_costs - best
+
+    def _gaps(self, decision: Decision, regrets: Tensor) -> Tensor | None:
+        """(B, R) gaps of the replications; None where there are none."""
+        query, count = self.query, self.query.gap_replications
+        fresh = [one.sample.fresh.values.double() for one in self.asked if one.sample.fresh is not None]
+        if not count or not fresh:
+            return None
+        tails = regrets if query.risk.on_regret else decision.scenario_costs
+        thresholds = [
+            tail_threshold(tail, weight, query.risk) for tail, weight in zip(tails, self.weights, strict=True)
+        ]
+        return replicated_gaps(
+            self.program,
+            decision.flat,
+            torch.cat(fresh).reshape(len(fresh), count, query.scenario_count, -1),
+            self.given,
+            risk=query.risk,
+            threshold=torch.tensor(thresholds, dtype=torch.float64),
+            tolerance=TOLERANCE,
+            check=lambda: self._check("the optimality gap's replications"),
+        )
+
+    def _optimal(self, decision: Decision) -> Decision:
+        self._leave_out(decision.verdicts != Verdict.OPTIMAL)
+        return decision.require_optimal()
+
+    def _leave_out(self, bad: Tensor) -> None:
+        """End this batch where it has others than the bad (B,) members."""
+        members = torch.nonzero(bad)[:, 0].tolist()
+        if members and len(self.asked) > 1:
+            raise _ApartError(members)
+
+
+def _given(members: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+    """Given parameters of all members, which have the same names; once where they have the same values."""
+    first = members[0]
+    if all(torch.equal(one[name], first[name]) for one in members for name in first):
+        return first
+    return {name: torch.cat([one[name] for one in members]) for name in first}
 
 
 def best_costs(known: Information) -> Tensor:
@@ -156,79 +234,3 @@ def best_costs(known: Information) -> Tensor:
             scenario=int(unsolved[0]),
         )
     return best
-
-
-def _gap(
-    query: DecideQuery, sample: Sample, decision: Decision, regrets: Tensor, budget: Budget
-) -> Gap | None:
-    if not query.gap_replications or sample.fresh is None:
-        return None
-    count = query.gap_replications
-    fresh = sample.fresh.values.double().reshape(1, count, query.scenario_count, -1)
-    tail = regrets if query.risk.on_regret else decision.scenario_costs[0]
-    gaps = replicated_gaps(
-        sample.program,
-        decision.flat,
-        fresh,
-        sample.given,
-        risk=query.risk,
-        threshold=tail_threshold(tail, sample.weights[0], query.risk),
-        tolerance=TOLERANCE,
-        check=lambda: budget.check("the optimality gap's replications"),
-    )
-    interval = interval_of(gaps, query.gap_confidence)
-    return Gap(
-        estimate=float(interval.gap),
-        standard_error=float(interval.standard_error),
-        upper_bound=float(interval.upper),
-        confidence=query.gap_confidence,
-        replications=count,
-    )
-
-
-def _constraint_prices(prices: Prices | None) -> tuple[ConstraintPrice, ...]:
-    if prices is None:
-        return ()
-    return tuple(
-        ConstraintPrice(
-            constraint=price.constraint,
-            recourse=price.stage is Stage.RECOURSE,
-            values=to_numpy(price.values),
-        )
-        for price in prices.constraints
-    )
-
-
-def _sensitivities(sample: Sample, prices: Prices | None) -> tuple[Sensitivity, ...]:
-    if prices is None:
-        return ()
-    units = {spec.name: spec.unit for spec in sample.description.given}
-    return tuple(
-        Sensitivity(name=name, unit=units.get(name, ""), values=to_numpy(slope))
-        for name, slope in prices.given.items()
-    )
-
-
-def _warnings(query: DecideQuery, statistics: Statistics, prices: Prices | None) -> Iterator[tuple[str, str]]:
-    levels = [statistics.tail_level]
-    if not query.risk.neutral and query.risk.alpha < 1.0:
-        levels.append(query.risk.alpha)
-    share = 1.0 - max(levels)
-    if share * query.scenario_count < _FEWEST_IN_TAIL:
-        in_tail = share * query.scenario_count
-        yield (
-            "THIN_TAIL",
-            f"the worst {share:.3g} of {query.scenario_count} scenarios is {in_tail:.3g} of them, so its "
-            "mean is mostly noise; ask for more scenarios or a lower level",
-        )
-    if statistics.value_of_stochastic_solution is None:
-        yield (
-            "MEAN_PLAN_UNUSABLE",
-            "the plan for the mean scenario has no finite expected cost, so the value of the stochastic "
-            "solution is not set",
-        )
-    if query.prices and prices is None:
-        yield (
-            "PRICES_UNKNOWN",
-            "the solver of this program has no multipliers, so shadow prices and sensitivities are not set",
-        )

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from hedgecast.core.errors import HedgecastError
 from hedgecast.registry.session import Context
 from hedgecast.service.answers import DecideAnswer
 from hedgecast.service.budget import Budget
@@ -25,7 +26,7 @@ from hedgecast.service.queries import (
 )
 from hedgecast.service.safety import Judgement
 from hedgecast.service.sample import Sample, sample_of
-from hedgecast.service.solve import solve_query
+from hedgecast.service.solve import Asked, solve_queries
 
 A = TypeVar("A")
 _Work = Callable[[Any, ServedModel, Sample, Budget], Any]
@@ -61,7 +62,10 @@ def unsolved(query: Query[A], model: ServedModel) -> A:
 
 
 def _decide(query: DecideQuery, model: ServedModel, sample: Sample, budget: Budget) -> DecideAnswer:
-    return DecideAnswer(model=model.description, solution=solve_query(query, sample, budget))
+    (found,) = solve_queries([Asked(query=query, sample=sample, budget=budget)])
+    if isinstance(found, HedgecastError):
+        raise found
+    return DecideAnswer(model=model.description, solution=found)
 
 
 _WORK: dict[type[Query[Any]], _Work] = {

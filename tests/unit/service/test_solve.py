@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from hedgecast.client import Client, ScenarioArrays
-from hedgecast.core.errors import DataError, HedgecastError, InputError, ShapeError
+from hedgecast.client.requests import decide_request
+from hedgecast.core.errors import (
+    DataError,
+    DeadlineError,
+    HedgecastError,
+    InputError,
+    ProgramError,
+    ShapeError,
+)
 from hedgecast.rpc.codec import NamedRows
+from hedgecast.service.answers import Solution
 from hedgecast.service.background import background_server
+from hedgecast.service.budget import Budget
 from hedgecast.service.local import LocalBackend, LocalModel
+from hedgecast.service.requests import decide_query
+from hedgecast.service.safety import MODEL
+from hedgecast.service.sample import sample_of
 from hedgecast.service.settings import ServiceSettings
+from hedgecast.service.solve import Asked, solve_queries
 
 STEPS = 6
+# Of a solver with a tolerance of 1e-8: what an answer may owe to its company.
+COMPANY = 1e-6
 
 
 @pytest.fixture
@@ -128,3 +146,96 @@ def test_own_scenarios_must_fit(client: Client, rows: NamedRows) -> None:
     for options, error, message in cases:
         with pytest.raises(error, match=message):
             client.decide("last_day", **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def asked(rows: NamedRows, local_model: LocalModel) -> Callable[..., Asked]:
+    def make(seed: int, budget: Budget | None = None, **options: Any) -> Asked:
+        request = decide_request("last_day", {"history": rows.columns, "history_times": rows.times} | options)
+        query = dataclasses.replace(
+            decide_query(request, ServiceSettings(), deadline_seconds=60.0), seed=seed
+        )
+        context = local_model.model.prepare(query)
+        assert context is not None
+        paths = local_model.draw(context, query.draw_count, seed)
+        sample = sample_of(query, local_model.model, context, paths, MODEL, drawn_seconds=0.0)
+        return Asked(query=query, sample=sample, budget=budget or Budget(60.0))
+
+    return make
+
+
+def figures(solution: Solution | HedgecastError) -> np.ndarray:
+    """Every number of a solution, in order."""
+    assert isinstance(solution, Solution)
+    told = solution.statistics
+    numbers = [
+        *(array.values for array in solution.decision),
+        *(price.values for price in solution.prices),
+        *(slope.values for slope in solution.sensitivities),
+        [told.objective, told.expected_cost, told.expected_regret, told.expected_regret_standard_error],
+        [told.cost_cvar, told.regret_cvar, told.expected_value_of_perfect_information],
+        [told.value_of_stochastic_solution, *(value for _, value in told.cost_quantiles)],
+        [value for _, value in told.regret_quantiles],
+    ]
+    if solution.gap is not None:
+        numbers.append([solution.gap.estimate, solution.gap.standard_error, solution.gap.upper_bound])
+    return np.concatenate([np.ravel(np.asarray(part, dtype=float)) for part in numbers])
+
+
+@pytest.mark.parametrize("risk", ["expectation", "cvar:0.8", "regret-mixture:0.5:0.8"])
+@pytest.mark.parametrize("same_given", [True, False])
+def test_company_changes_no_number(asked: Callable[..., Asked], risk: str, same_given: bool) -> None:
+    members = [
+        asked(
+            seed, scenario_count=40, gap_replications=3, risk=risk,
+            given={"capacity": 45.0 if same_given else 41.0 + seed},
+        )
+        for seed in range(4)
+    ]  # fmt: skip
+    together = solve_queries(members)
+    for member, found in zip(members, together, strict=True):
+        (alone,) = solve_queries([member])
+        assert isinstance(found, Solution)
+        assert isinstance(alone, Solution)
+        np.testing.assert_allclose(figures(found), figures(alone), rtol=COMPANY, atol=COMPANY)
+        assert found.scenario_fingerprint == alone.scenario_fingerprint
+        assert (found.batch_size, alone.batch_size) == (4, 1)
+
+
+def test_what_may_be_solved_together(asked: Callable[..., Asked]) -> None:
+    plain = asked(0, scenario_count=20)
+    assert plain.kind == asked(1, scenario_count=20, quantile_levels=[0.3], return_scenarios=True).kind
+    for options in (
+        {"scenario_count": 21},
+        {"risk": "cvar:0.5"},
+        {"gap_replications": 3},
+        {"given": {"capacity": 9}},
+    ):
+        assert plain.kind != asked(0, **({"scenario_count": 20} | options)).kind
+
+
+def test_a_member_without_a_decision_fails_alone(asked: Callable[..., Asked]) -> None:
+    members = [asked(seed, scenario_count=20, given={"capacity": 45.0}) for seed in range(3)]
+    broken = torch.full_like(members[1].sample.scenarios.paths, torch.nan)
+    scenarios = dataclasses.replace(members[1].sample.scenarios, paths=broken)
+    members[1] = dataclasses.replace(
+        members[1], sample=dataclasses.replace(members[1].sample, scenarios=scenarios)
+    )
+    found = solve_queries(members)
+    (alone,) = solve_queries([members[1]])
+    assert isinstance(found[1], ProgramError)
+    assert str(found[1]) == str(alone)
+    for place in (0, 2):
+        np.testing.assert_allclose(
+            figures(found[place]), figures(solve_queries([members[place]])[0]), rtol=COMPANY, atol=COMPANY
+        )
+
+
+def test_who_is_late_is_left_behind(asked: Callable[..., Asked]) -> None:
+    cancelled = Budget(60.0)
+    cancelled.cancel()
+    found = solve_queries([asked(0, scenario_count=20), asked(1, cancelled, scenario_count=20)])
+    assert isinstance(found[0], Solution)
+    assert isinstance(found[1], DeadlineError)
+    late = [asked(seed, Budget(0.0), scenario_count=20) for seed in range(2)]
+    assert [type(one) for one in solve_queries(late)] == [DeadlineError, DeadlineError]

@@ -1,0 +1,181 @@
+"""From one member of a solved batch to what its answer says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from torch import Tensor
+
+from hedgecast.outcomes import band_of
+from hedgecast.programs.information import Information, interval_of
+from hedgecast.programs.measures import conditional_value_at_risk, expectation
+from hedgecast.programs.prices import Prices, Stage
+from hedgecast.programs.solution import Decision
+from hedgecast.service.answers import (
+    Bands,
+    ConstraintPrice,
+    Gap,
+    Sensitivity,
+    Solution,
+    SolveReport,
+    Statistics,
+)
+from hedgecast.service.queries import DecideQuery
+from hedgecast.service.sample import Sample, scenario_arrays, to_numpy
+from hedgecast.service.statistics import quantiles, standard_error
+
+BAND_LEVELS = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
+"""Levels that outcomes are held against."""
+# Under this many scenarios a tail's mean is mostly noise.
+_FEWEST_IN_TAIL = 5.0
+
+
+def solution_of(
+    query: DecideQuery,
+    sample: Sample,
+    member: int,
+    decision: Decision,
+    prices: Prices | None,
+    statistics: Statistics,
+    gap: Gap | None,
+) -> Solution:
+    """What is told of one member of a batch; its solve's durations are left to the caller.
+
+    Parameters
+    ----------
+    query, sample
+        The member's.
+    member : int
+        Place in the batch.
+    decision : Decision
+        Of the batch.
+    prices, statistics, gap
+        The member's.
+    """
+    return Solution(
+        decision=sample.arrays(decision.values, member),
+        statistics=statistics,
+        report=SolveReport(
+            primal_residual=float(decision.primal_residual[member]),
+            dual_residual=float(decision.dual_residual[member]),
+            relative_gap=float(decision.gap[member]),
+            iterations=int(decision.iterations[member]),
+            backend=decision.backend,
+        ),
+        source=sample.judgement.source,
+        scenario_fingerprint=sample.scenarios.fingerprint(),
+        scenarios=scenario_arrays(sample.scenarios) if query.return_scenarios else None,
+        gap=gap,
+        prices=_constraint_prices(prices),
+        sensitivities=_sensitivities(sample, prices),
+        scenario_seconds=sample.seconds,
+        solve_seconds=0.0,
+        statistics_seconds=0.0,
+        warnings=(*sample.judgement.warnings, *_warnings(query, statistics, prices)),
+        bands=_bands(sample, decision.scenario_costs[member]) if query.keep else None,
+    )
+
+
+def statistics_of(
+    query: DecideQuery, member: int, decision: Decision, known: Information, regrets: Tensor
+) -> Statistics:
+    """One member's.
+
+    Parameters
+    ----------
+    query : DecideQuery
+    member : int
+        Place in the batch.
+    decision, known : Decision, Information
+        Of the batch.
+    regrets : Tensor
+        (B, S).
+    """
+    costs, weight = decision.scenario_costs[member], known.inputs.probabilities[member]
+    regrets = regrets[member]
+    stochastic = float(known.value_of_stochastic_solution[member])
+    levels, tail = query.quantile_levels, query.tail_level
+    return Statistics(
+        objective=float(decision.objective[member]),
+        expected_cost=float(expectation(costs, weight)),
+        expected_regret=float(expectation(regrets, weight)),
+        expected_regret_standard_error=standard_error(regrets, weight),
+        cost_quantiles=tuple(zip(levels, quantiles(costs, weight, levels), strict=True)),
+        regret_quantiles=tuple(zip(levels, quantiles(regrets, weight, levels), strict=True)),
+        cost_cvar=float(conditional_value_at_risk(costs, weight, tail)),
+        regret_cvar=float(conditional_value_at_risk(regrets, weight, tail)),
+        tail_level=tail,
+        expected_value_of_perfect_information=float(known.value_of_perfect_information[member]),
+        value_of_stochastic_solution=stochastic if math.isfinite(stochastic) else None,
+    )
+
+
+def gap_of(query: DecideQuery, gaps: Tensor) -> Gap:
+    """The interval of one member's replications (1, R)."""
+    interval = interval_of(gaps, query.gap_confidence)
+    return Gap(
+        estimate=float(interval.gap),
+        standard_error=float(interval.standard_error),
+        upper_bound=float(interval.upper),
+        confidence=query.gap_confidence,
+        replications=query.gap_replications,
+    )
+
+
+def _bands(sample: Sample, costs: Tensor) -> Bands:
+    paths = to_numpy(sample.scenarios.paths[0])
+    names = sample.scenarios.names
+    return Bands(
+        cost=band_of(to_numpy(costs), BAND_LEVELS),
+        series={name: band_of(paths[:, :, index], BAND_LEVELS) for index, name in enumerate(names)},
+    )
+
+
+def _constraint_prices(prices: Prices | None) -> tuple[ConstraintPrice, ...]:
+    if prices is None:
+        return ()
+    return tuple(
+        ConstraintPrice(
+            constraint=price.constraint,
+            recourse=price.stage is Stage.RECOURSE,
+            values=to_numpy(price.values),
+        )
+        for price in prices.constraints
+    )
+
+
+def _sensitivities(sample: Sample, prices: Prices | None) -> tuple[Sensitivity, ...]:
+    if prices is None:
+        return ()
+    units = {spec.name: spec.unit for spec in sample.description.given}
+    return tuple(
+        Sensitivity(name=name, unit=units.get(name, ""), values=to_numpy(slope))
+        for name, slope in prices.given.items()
+    )
+
+
+def _warnings(query: DecideQuery, statistics: Statistics, prices: Prices | None) -> Iterator[tuple[str, str]]:
+    levels = [statistics.tail_level]
+    if not query.risk.neutral and query.risk.alpha < 1.0:
+        levels.append(query.risk.alpha)
+    share = 1.0 - max(levels)
+    if share * query.scenario_count < _FEWEST_IN_TAIL:
+        in_tail = share * query.scenario_count
+        yield (
+            "THIN_TAIL",
+            f"the worst {share:.3g} of {query.scenario_count} scenarios is {in_tail:.3g} of them, so its "
+            "mean is mostly noise; ask for more scenarios or a lower level",
+        )
+    if statistics.value_of_stochastic_solution is None:
+        yield (
+            "MEAN_PLAN_UNUSABLE",
+            "the plan for the mean scenario has no finite expected cost, so the value of the stochastic "
+            "solution is not set",
+        )
+    if query.prices and prices is None:
+        yield (
+            "PRICES_UNKNOWN",
+            "the solver of this program has no multipliers, so shadow prices and sensitivities are not set",
+        )
