@@ -78,10 +78,14 @@ def export_graphs(
     noise = torch.randn(len(context), count, module.dim, generator=draws)
     start, end = (torch.tensor(time) for time in sampling_times(module.config.sampler_steps)[:2])
 
-    scenarios = _export(_ScenarioGraph(module), (context[:2], noise[:2, :3]), ("context", "noise"), "paths")
-    baseline = _export(_BaselineGraph(module), (context[:2], noise[:2, :3]), ("context", "noise"), "paths")
+    scenarios = export_graph(
+        _ScenarioGraph(module), (context[:2], noise[:2, :3]), ("context", "noise"), "paths"
+    )
+    baseline = export_graph(
+        _BaselineGraph(module), (context[:2], noise[:2, :3]), ("context", "noise"), "paths"
+    )
     step_inputs = ("context", "state", "time", "next_time")
-    denoiser = _export(
+    denoiser = export_graph(
         _StepGraph(module), (context[:2], noise[:2, :3], start, end), step_inputs, "next_state"
     )
     with torch.no_grad():
@@ -141,7 +145,23 @@ class _StepGraph(nn.Module):
         return self.generator.denoise_step(context, state, time, next_time)
 
 
-def _export(module: nn.Module, example: tuple[Tensor, ...], inputs: Sequence[str], output: str) -> bytes:
+def export_graph(module: nn.Module, example: tuple[Tensor, ...], inputs: Sequence[str], output: str) -> bytes:
+    """One module's graph, valid ONNX with all shapes inferred.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Takes and gives tensors alone.
+    example : tuple of Tensor
+        Arguments to trace with: (B, ...), (B, S, ...) or no axis at all; B and S stay open.
+    inputs, output : sequence of str, str
+        Names in the graph.
+
+    Raises
+    ------
+    BundleError
+        What was traced is not valid ONNX.
+    """
     contexts = torch.export.Dim("contexts", min=1)
     scenarios = torch.export.Dim("scenarios", min=1)
     axes = {2: {0: contexts}, 3: {0: contexts, 1: scenarios}, 0: {}}

@@ -54,6 +54,8 @@ class ContextReader:
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self.schema = FeatureSchema.from_dict(bundle.manifest.schema, path="schema")
+        # Here, once: the fingerprint is that of the whole manifest and takes a millisecond.
+        self._source = f"{bundle.manifest.name}:{bundle.manifest.fingerprint[:12]}"
 
     def read(self, history: NamedRows, known: NamedRows) -> Context:
         """The context of the decision day that follows ``history``.
@@ -74,14 +76,14 @@ class ContextReader:
 
     def scenario_set(self, context: Context, paths: NDArray[np.float32], seed: int) -> ScenarioSet:
         """Paths (S, T, F) by slot as scenarios of the day's real steps."""
-        shape, manifest = self.bundle.manifest.generator, self.bundle.manifest
+        shape = self.bundle.manifest.generator
         real = paths[:, context.step_slots].astype(np.float64)
         return ScenarioSet(
             paths=torch.from_numpy(real)[None],
             names=shape.names,
             units=shape.units,
             times=context.step_times[None],
-            source=f"{manifest.name}:{manifest.fingerprint[:12]}",
+            source=self._source,
             seed=seed,
         )
 

@@ -5,7 +5,8 @@ import torch
 from hedgecast.core.errors import DataError, DependencyError, ShapeError
 from hedgecast.data.features import features
 from hedgecast.diffusion.noise import day_numbers, scenario_noise
-from hedgecast.registry.session import ScenarioSession, context_of
+from hedgecast.registry.bundle import Manifest
+from hedgecast.registry.session import ContextReader, ScenarioSession, context_of
 from hedgecast.rpc.codec import EMPTY_ROWS, NamedRows
 from hedgecast.testing import TinyModel
 
@@ -51,6 +52,21 @@ def test_rows_give_the_scenarios_of_the_day(trained: TinyModel, session: Scenari
     assert scenarios.times is not None
     np.testing.assert_array_equal(scenarios.times[0], times)
     np.testing.assert_array_equal(scenarios.paths[0].numpy(), paths.astype(np.float64))
+
+
+def test_the_manifest_is_not_hashed_for_every_answer(
+    trained: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = ContextReader(trained.bundle)
+    source = f"tiny:{trained.bundle.manifest.fingerprint[:12]}"
+
+    def refused(_manifest: Manifest) -> str:
+        raise AssertionError("the fingerprint was worked out again")
+
+    monkeypatch.setattr(Manifest, "fingerprint", property(refused))
+    context = context_of(trained.split.test, 0)
+    paths = np.zeros((2, trained.generator.num_steps, 1), dtype=np.float32)
+    assert reader.scenario_set(context, paths, 0).source == source
 
 
 def test_rows_that_make_no_context_are_refused(session: ScenarioSession) -> None:
