@@ -6,8 +6,9 @@ import dataclasses
 import datetime
 import functools
 import ipaddress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cvxpy as cp
 import numpy as np
@@ -24,7 +25,7 @@ from hedgecast.data.windows import build_windows
 from hedgecast.diffusion.generator import Generator
 from hedgecast.learning.study import Study, read_study
 from hedgecast.programs.program import TwoStageProgram
-from hedgecast.registry.bundle import Bundle
+from hedgecast.registry.bundle import MODEL_CARD, Bundle, write_bundle
 from hedgecast.registry.evidence import ValidationDays
 from hedgecast.registry.package import package
 from hedgecast.registry.session import Context
@@ -146,6 +147,40 @@ def make_tiny_model(folder: Path, *, network_seed: int = 0) -> TinyModel:
         days=made_up_days(),
     )
     return TinyModel(study=study, schema=schema, split=split, generator=generator, bundle=bundle)
+
+
+def altered_bundle(
+    bundle: Bundle,
+    folder: Path,
+    *,
+    files: Mapping[str, bytes] | None = None,
+    without: Sequence[str] = (),
+    metrics: Mapping[str, float] | None = None,
+    training: Mapping[str, Any] | None = None,
+    **manifest: Any,
+) -> Bundle:
+    """A copy of ``bundle`` in ``folder`` that holds or says something else; its checksums hold.
+
+    Parameters
+    ----------
+    files : mapping
+        Name to content, in place of the bundle's.
+    without : sequence of str
+        Files that are left out.
+    metrics, training : mapping
+        Added to those of the manifest.
+    **manifest
+        Its other fields.
+    """
+    record = bundle.manifest.to_dict()
+    names = set(record.pop("files")) - {MODEL_CARD, *without}
+    del record["format"]
+    record["metrics"] |= metrics or {}
+    record["training"] |= training or {}
+    content = {name: (bundle.folder / name).read_bytes() for name in names}
+    return write_bundle(
+        folder, files={**content, **(files or {})}, card="# copy\n", manifest={**record, **manifest}
+    )
 
 
 def passing_metrics() -> dict[str, float]:

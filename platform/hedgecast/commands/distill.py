@@ -30,9 +30,10 @@ from hedgecast.core.process import peak_memory_mib
 from hedgecast.diffusion.generator import Generator
 from hedgecast.learning.distillation import Distilled
 from hedgecast.learning.distillation import distill as train_student
-from hedgecast.learning.fidelity import BUDGET, COST, Change, changes, score_days
+from hedgecast.learning.fidelity import BUDGET, REGRET, Change, changes, score_days
 from hedgecast.learning.study import Study, read_study
 from hedgecast.registry.bundle import Bundle
+from hedgecast.registry.descent import TEACHER_FINGERPRINT
 from hedgecast.registry.registered import RegisteredModel
 from hedgecast.registry.store import CANDIDATE, ModelStore, ModelVersion
 from hedgecast.registry.weights import generator_of
@@ -64,8 +65,8 @@ def distill(
 
     The student takes the same noise to the same scenarios in fewer network calls. It learns from the teacher
     and from the contexts of training days. On validation days both are scored and decide, and the changes are
-    kept in the bundle. It becomes champion if it passes the checks of every model: not in place of a teacher
-    that is champion already, unless it is shown cheaper. Serve it as NAME@VERSION then.
+    kept in the bundle. It becomes champion if it passes the checks of every model; in place of a teacher that
+    is champion it need not be cheaper, but be shown to lose less than 2 % of its regret and scores.
 
     Examples:
 
@@ -156,7 +157,7 @@ def _as_taught(config: Study, bundle: Bundle) -> Study:
 
 
 def _origin(version: ModelVersion, bundle: Bundle) -> dict[str, str]:
-    return {"teacher": version.reference, "teacher_fingerprint": bundle.manifest.fingerprint}
+    return {TEACHER: version.reference, TEACHER_FINGERPRINT: bundle.manifest.fingerprint}
 
 
 def _changes(prepared: Prepared, evaluation: Evaluation) -> tuple[Change, ...]:
@@ -164,7 +165,8 @@ def _changes(prepared: Prepared, evaluation: Evaluation) -> tuple[Change, ...]:
 
     def figures(name: str) -> dict[str, Any]:
         scores = score_days(evaluation.sets[name], prepared.split.validation.slots)
-        return {**scores, COST: evaluation.backtest.method(name).costs}
+        # Not the cost, which may be a profit: a share needs a positive mean. Both change by the same amount.
+        return {**scores, REGRET: evaluation.backtest.method(name).costs - evaluation.backtest.best}
 
     return changes(figures(TEACHER), figures(STUDENT))
 
@@ -219,6 +221,7 @@ def _record(
         },
         "changes": [change.to_dict() for change in found],
         "champion": outcome.refusal is None,
+        "rule": outcome.rule,
         "refusal": outcome.refusal,
         "checks": [check.to_dict() for check in outcome.checks],
         "training": bundle.manifest.training,

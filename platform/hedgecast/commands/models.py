@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hedgecast.core.errors import GateRefusedError
-from hedgecast.registry.checks import Check
+from hedgecast.registry.checks import Check, Rule
 from hedgecast.registry.store import ModelStore, ModelVersion
 
 app = typer.Typer(no_args_is_help=True, help="Registered models and their promotion.")
@@ -59,8 +59,10 @@ def promote(
 
     The first champion may not be shown worse than ridge with residual scenarios on its validation days; a
     later one must be shown better than the champion it replaces, by the 95 % paired interval of both models'
-    regrets on the same days. In both cases its scenarios must be real. A refusal (exit code 2) names each
-    check, its figure and its bound.
+    regrets on the same days. A student of the champion (hedgecast distill) must be shown to lose less than
+    2 % of its teacher's regret and scores, need fewer network calls and draw its teacher's scenarios from the
+    same noise. In every case the scenarios must be real. A refusal (exit code 2) names each check, its figure
+    and its bound.
 
     Examples:
 
@@ -90,12 +92,15 @@ class Outcome:
     """All that were made."""
     refusal: str | None
     """Why it is not champion; None: it is."""
+    rule: Rule
+    """What it was held to."""
 
     def __str__(self) -> str:
         if self.refusal is not None:
             return self.refusal
         instead = "" if self.replaced is None else f" instead of {self.replaced.reference}"
-        return f"{self.version.reference} is now champion{instead}"
+        student = ", as its student" if self.rule == "student" else ""
+        return f"{self.version.reference} is now champion{instead}{student}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -103,6 +108,7 @@ class Outcome:
             "model": self.version.reference,
             "champion": self.refusal is None,
             "replaced": None if self.replaced is None else self.replaced.reference,
+            "rule": self.rule,
             "refusal": self.refusal,
             "checks": [check.to_dict() for check in self.checks],
         }
@@ -113,9 +119,20 @@ def try_promotion(store: ModelStore, reference: str) -> Outcome:
     try:
         found = store.promote(reference)
     except GateRefusedError as error:
-        checks = cast("tuple[Check, ...]", error.facts["checks"])
-        return Outcome(version=store.resolve(reference), replaced=None, checks=checks, refusal=str(error))
-    return Outcome(version=found.version, replaced=found.replaced, checks=found.checks, refusal=None)
+        return Outcome(
+            version=store.resolve(reference),
+            replaced=None,
+            checks=cast("tuple[Check, ...]", error.facts["checks"]),
+            refusal=str(error),
+            rule=cast("Rule", error.facts["rule"]),
+        )
+    return Outcome(
+        version=found.version,
+        replaced=found.replaced,
+        checks=found.checks,
+        refusal=None,
+        rule=found.rule,
+    )
 
 
 def show_checks(checks: Sequence[Check], console: Console) -> None:

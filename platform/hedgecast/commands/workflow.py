@@ -19,6 +19,7 @@ from hedgecast.data.tables import SeriesTable
 from hedgecast.data.windows import Windows, build_windows
 from hedgecast.diffusion.generator import Generator
 from hedgecast.learning import methods as learned
+from hedgecast.learning.fidelity import scores_by_day
 from hedgecast.learning.fit import Trainer, train_here
 from hedgecast.learning.methods.diffusion import Diffusion, training_report
 from hedgecast.learning.methods.method import ScenarioMethod
@@ -230,6 +231,8 @@ def validation_days(prepared: Prepared, evaluation: Evaluation, name: str) -> Va
         program=program_digest(program.to_dict(), source),
         champion="" if reigning is None else reigning.source,
         champion_cost=None if reigning is None else found.method(CHAMPION).costs,
+        scores=scores_by_day(evaluation.sets[name], windows.slots),
+        champion_scores={} if reigning is None else scores_by_day(reigning, windows.slots),
     )
 
 

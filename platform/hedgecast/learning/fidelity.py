@@ -20,7 +20,7 @@ from hedgecast.scenarios.scores import crps, energy_score, variogram_score
 BUDGET = 0.02
 """Largest relative change of a score or a cost that a stand-in should make."""
 SCORES = ("crps", "energy_score", "variogram_score")
-COST = "cost"
+COST, REGRET = "cost", "regret"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +28,7 @@ class Change:
     """One figure of a stand-in against that of what it stands in for; lower is better."""
 
     figure: str
-    """Of `SCORES`, or `COST`."""
+    """Of `SCORES`, `COST` or `REGRET`."""
     before: float
     """Mean over days."""
     after: float
@@ -67,6 +67,12 @@ def score_days(scenarios: ScenarioSet, realized: NDArray[np.float64]) -> dict[st
     -----
     Series are divided by their standard deviation over the realized days where units differ.
     """
+    found = scores_by_day(scenarios, realized)
+    return {name: values[np.isfinite(values)] for name, values in found.items()}
+
+
+def scores_by_day(scenarios: ScenarioSet, realized: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """The same for every day, (B,), NaN where a day holds NaN."""
     paths = scenarios.paths.detach().cpu().double().numpy()
     if realized.shape != (paths.shape[0], *paths.shape[2:]):
         raise ShapeError(
@@ -82,11 +88,15 @@ def score_days(scenarios: ScenarioSet, realized: NDArray[np.float64]) -> dict[st
         scale = np.where(scale > 0, scale, 1.0)
         paths, real = paths / scale, real / scale
     flat, flat_real = paths.reshape(*paths.shape[:2], -1), real.reshape(len(real), -1)
-    return {
+    scores = {
         "crps": crps(flat, flat_real).mean(axis=-1),
         "energy_score": energy_score(flat, flat_real),
         "variogram_score": variogram_score(paths, real),
     }
+    days = {name: np.full(len(realized), np.nan) for name in scores}
+    for name, values in scores.items():
+        days[name][known] = values
+    return days
 
 
 def changes(

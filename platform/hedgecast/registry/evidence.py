@@ -7,6 +7,9 @@ scenarios: the table carries a digest of each, and unlike tables are refused.
 A model that is trained on later data has later validation days than the champion had. Then the champion's own
 table says nothing about them, so training lets the champion of that hour decide the new days too, by its
 served graph, and keeps its costs here.
+
+Proper scores stand beside costs, so that a student can be held against its teacher by the day. A day of 23
+or 25 hours has none: its slots are not all known.
 """
 
 from __future__ import annotations
@@ -24,11 +27,13 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from hedgecast.core.errors import BundleError, ShapeError
+from hedgecast.learning.fidelity import SCORES
 from hedgecast.registry.bundle import VALIDATION_DAYS, Bundle
 
 _METADATA = b"hedgecast"
 _COLUMNS = ("cost", "best", "baseline_cost")
 _CHAMPION_COST = "champion_cost"
+_CHAMPION_PREFIX = "champion_"
 _ABOUT = ("baseline", "num_scenarios", "data", "program", "champion")
 
 
@@ -56,10 +61,20 @@ class ValidationDays:
     """Fingerprint of the champion that decided the same days; empty: none did."""
     champion_cost: NDArray[np.float64] | None = None
     """(D,) realized cost of its decisions."""
+    scores: Mapping[str, NDArray[np.float64]] = dataclasses.field(default_factory=dict)
+    """`SCORES` of the model's scenarios, (D,) each, NaN on days without every slot; empty: not kept."""
+    champion_scores: Mapping[str, NDArray[np.float64]] = dataclasses.field(default_factory=dict)
+    """The same of the champion's scenarios."""
 
     def __post_init__(self) -> None:
         if (self.champion_cost is None) == bool(self.champion):
             raise ShapeError("champion and champion_cost: give both or neither")
+        for name, values in self._score_columns().items():
+            if name.removeprefix(_CHAMPION_PREFIX) not in SCORES or values.shape != self.days.shape:
+                raise ShapeError(
+                    f"score {name} of shape {values.shape}: must be one of {', '.join(SCORES)}, one a day, "
+                    f"{len(self.days)} days"
+                )
         for name in self._columns:
             values = getattr(self, name)
             if values.shape != self.days.shape or not np.isfinite(values).all():
@@ -71,6 +86,10 @@ class ValidationDays:
     def _columns(self) -> tuple[str, ...]:
         return _COLUMNS if self.champion_cost is None else (*_COLUMNS, _CHAMPION_COST)
 
+    def _score_columns(self) -> dict[str, NDArray[np.float64]]:
+        of_champion = {f"{_CHAMPION_PREFIX}{name}": values for name, values in self.champion_scores.items()}
+        return {**self.scores, **of_champion}
+
     @property
     def regret(self) -> NDArray[np.float64]:
         """(D,) realized regret of the model's decision."""
@@ -80,7 +99,7 @@ class ValidationDays:
         """These days as the champion ``fingerprint`` decided them; None where another one or none did."""
         if self.champion_cost is None or self.champion != fingerprint:
             return None
-        return dataclasses.replace(self, cost=self.champion_cost)
+        return dataclasses.replace(self, cost=self.champion_cost, scores=self.champion_scores)
 
     def unlike(self, other: Self) -> tuple[str, ...]:
         """What keeps the days of both from being paired; nothing: they can be."""
@@ -102,6 +121,7 @@ class ValidationDays:
             {
                 "day": pa.array(self.days.astype("datetime64[D]")),
                 **{name: pa.array(getattr(self, name)) for name in self._columns},
+                **{name: pa.array(values) for name, values in self._score_columns().items()},
             }
         ).replace_schema_metadata({_METADATA: json.dumps(about, sort_keys=True).encode()})
         buffer = io.BytesIO()
@@ -132,9 +152,16 @@ class ValidationDays:
                 days=table["day"].to_numpy().astype("datetime64[D]"),
                 **{name: table[name].to_numpy() for name in columns},
                 **about,
+                scores=_scores(table, ""),
+                champion_scores=_scores(table, _CHAMPION_PREFIX),
             )
         except (pa.ArrowException, KeyError, TypeError, ValueError, ShapeError) as error:
             raise BundleError(f"{path} cannot be read: {error}", file=VALIDATION_DAYS) from error
+
+
+def _scores(table: pa.Table, prefix: str) -> dict[str, NDArray[np.float64]]:
+    names = [name for name in SCORES if f"{prefix}{name}" in table.column_names]
+    return {name: table[f"{prefix}{name}"].to_numpy() for name in names}
 
 
 def data_digest(days: NDArray[np.datetime64], realized: list[NDArray[np.float64]]) -> str:

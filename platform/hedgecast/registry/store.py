@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 
 from hedgecast.core.errors import GateRefusedError, InputError, ModelNotFoundError
 from hedgecast.registry.bundle import Bundle
-from hedgecast.registry.checks import Check, gate_checks
+from hedgecast.registry.checks import Check, Rule, gate_checks, rule_for
+from hedgecast.registry.descent import descent_of
 from hedgecast.registry.evidence import ValidationDays
 
 if TYPE_CHECKING:
@@ -61,6 +62,16 @@ class Promotion:
     """All hold."""
     replaced: ModelVersion | None
     """The champion before it; None: it is the first."""
+    rule: Rule
+    """What it was held to."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Judgment:
+    """What the promotion gate says of a version."""
+
+    rule: Rule
+    checks: tuple[Check, ...]
 
 
 def default_home() -> Path:
@@ -143,7 +154,7 @@ class ModelStore:
         self._client.set_registered_model_alias(name, CANDIDATE, str(created.version))
         return self.resolve(f"{name}@{created.version}")
 
-    def checks(self, reference: str) -> list[Check]:
+    def judge(self, reference: str) -> Judgment:
         """The promotion gate for the version that ``reference`` names, against the present champion.
 
         Raises
@@ -164,13 +175,17 @@ class ModelStore:
         with tempfile.TemporaryDirectory(prefix="hedgecast-") as folder:
             bundle = self.fetch(version.reference, Path(folder))
             days = ValidationDays.of(bundle)
-            present = None
+            present = descent = None
             if champion is not None:
                 reigning = self.fetch(champion.reference, Path(folder))
                 # As training let it decide the candidate's days, else as it was validated itself.
                 measured = days.of_champion(reigning.manifest.fingerprint)
                 present = ValidationDays.of(reigning) if measured is None else measured
-        return gate_checks(bundle.manifest.metrics, days, present)
+                descent = descent_of(bundle, reigning)
+        return Judgment(
+            rule_for(days, present, descent),
+            tuple(gate_checks(bundle.manifest.metrics, days, present, descent)),
+        )
 
     def promote(self, reference: str) -> Promotion:
         """The version that is now ``champion``, and the checks that it passed.
@@ -183,23 +198,25 @@ class ModelStore:
         Raises
         ------
         GateRefusedError
-            A check failed; names each, its figure and its bound. ``facts["checks"]`` are all that were made.
+            A check failed; names each, its figure and its bound. ``facts["checks"]`` are all that were made,
+            ``facts["rule"]`` is what it was held to.
         ModelNotFoundError, BundleError, InputError
-            As `checks`.
+            As `judge`.
         """
         version, replaced = self.resolve(reference), self._champion(reference)
-        checks = self.checks(version.reference)
-        failed = [check for check in checks if not check.passed]
+        judgment = self.judge(version.reference)
+        failed = [check for check in judgment.checks if not check.passed]
         if failed:
             raise GateRefusedError(
                 f"{version.reference} stays {', '.join(version.aliases) or 'without alias'}: "
                 f"{'; '.join(str(check) for check in failed)}",
                 model=version.reference,
                 failed=[check.name for check in failed],
-                checks=tuple(checks),
+                checks=judgment.checks,
+                rule=judgment.rule,
             )
         self._client.set_registered_model_alias(version.name, CHAMPION, str(version.version))
-        return Promotion(self.resolve(version.reference), tuple(checks), replaced)
+        return Promotion(self.resolve(version.reference), judgment.checks, replaced, judgment.rule)
 
     def champion(self, name: str, folder: Path) -> Bundle | None:
         """The bundle of the champion of model ``name``, copied into ``folder``; None: there is none."""

@@ -49,7 +49,7 @@ QUICK = [
 
 @dataclasses.dataclass(frozen=True)
 class Home:
-    """A registry with one teacher, and its study."""
+    """A registry with one teacher, its champion, and the teacher's study."""
 
     folder: Path
     study: Path
@@ -60,7 +60,9 @@ class Home:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     folder = tmp_path_factory.mktemp("home")
     teacher = make_tiny_model(folder)
-    ModelStore(folder / "registry").register(teacher.bundle)
+    store = ModelStore(folder / "registry")
+    store.register(teacher.bundle)
+    store.promote("tiny@1")
     return Home(folder / "registry", folder / "tiny.toml", teacher)
 
 
@@ -96,7 +98,7 @@ def test_the_student_is_a_version_that_names_its_teacher(home: Home, record: dic
 
 def test_the_student_was_compared_with_its_teacher_by_the_day(record: dict[str, Any]) -> None:
     found = {change["figure"]: change for change in record["changes"]}
-    assert set(found) == {"crps", "energy_score", "variogram_score", "cost"}
+    assert set(found) == {"crps", "energy_score", "variogram_score", "regret"}
     reports = {report["label"]: report for report in record["validation"]}
     for figure, change in found.items():
         assert change["before"] == pytest.approx(reports["teacher"][figure])
@@ -105,6 +107,24 @@ def test_the_student_was_compared_with_its_teacher_by_the_day(record: dict[str, 
         # Distilled for seconds from a network that bends little: near, and not the same.
         assert 0 < abs(change["relative"]["mean"]) < 0.1
     assert record["training"]["distillation_loss"] < record["training"]["distillation_loss_before"]
+
+
+def test_a_student_of_the_champion_is_held_to_its_teacher(record: dict[str, Any]) -> None:
+    """What the gate computes from both bundles is what the command found when it compared the models."""
+    assert record["rule"] == "student"
+    checks = {check["name"]: check for check in record["checks"]}
+    for change in record["changes"]:
+        label = change["figure"].replace("_", " ").replace("crps", "CRPS")
+        check = checks[f"{label} less the teacher's, share of it, upper 95 % bound"]
+        assert check["figure"] == pytest.approx(change["relative"]["high"])
+        assert (check["bound"], check["passed"]) == (0.02, change["relative"]["high"] < 0.02)
+    calls = checks["network calls against the teacher's"]
+    assert (calls["figure"], calls["bound"], calls["passed"]) == (2, 8, True)
+    # The command may not promote what is no student: by both graphs it is one.
+    (distance,) = (check for name, check in checks.items() if name.startswith("distance from the teacher's"))
+    assert 0.0 < distance["figure"] < 0.5
+    # An untrained teacher's scenarios are not real; that alone keeps this student from its place.
+    assert not any("teacher" in name for name, check in checks.items() if not check["passed"])
 
 
 def test_the_graph_of_the_student_is_its_network_and_nests(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -27,22 +28,27 @@ from hedgecast.commands.workflow import (
     validation_days,
     validation_metrics,
 )
+from hedgecast.learning.distillation import student_of
+from hedgecast.learning.fidelity import SCORES
 from hedgecast.learning.methods.method import ScenarioMethod
 from hedgecast.learning.part import Part
 from hedgecast.learning.study import read_study
 from hedgecast.registry.bundle import (
     BASELINE_GRAPH,
     DENOISER_GRAPH,
+    GENERATOR_WEIGHTS,
     SCENARIOS_GRAPH,
     VALIDATION_DAYS,
     Bundle,
     write_bundle,
 )
 from hedgecast.registry.checks import DENOISER_PARITY, SCENARIO_PARITY
+from hedgecast.registry.descent import TEACHER_FINGERPRINT
 from hedgecast.registry.registered import RegisteredModel
 from hedgecast.registry.store import CHAMPION, ModelStore
+from hedgecast.registry.weights import weights_of
 from hedgecast.scenarios.scenario_set import ScenarioSet
-from hedgecast.testing import make_tiny_model, write_tiny_study
+from hedgecast.testing import TinyModel, altered_bundle, made_up_days, make_tiny_model, write_tiny_study
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
@@ -116,11 +122,16 @@ def evaluation(prepared: Prepared) -> Evaluation:
 
 
 @pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    return make_tiny_model(tmp_path_factory.mktemp("real"))
+
+
+@pytest.fixture(scope="module")
 def bundle_for(
-    prepared: Prepared, evaluation: Evaluation, tmp_path_factory: pytest.TempPathFactory
+    prepared: Prepared, evaluation: Evaluation, tiny: TinyModel, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Bundle]:
     """The bundle of a planted model: a real one's graphs, the planted scenarios' measurements."""
-    real = make_tiny_model(tmp_path_factory.mktemp("real")).bundle
+    real = tiny.bundle
     manifest = real.manifest.to_dict()
     del manifest["format"], manifest["files"]
     parity = {key: manifest["metrics"][key] for key in (SCENARIO_PARITY, DENOISER_PARITY)}
@@ -170,6 +181,7 @@ def test_a_first_champion_that_is_honest_is_accepted(
     code, record = promote(tmp_path, "tiny@candidate")
     assert failures(record) == set()
     assert (code, record["champion"], record["refusal"], record["replaced"]) == (0, True, None, None)
+    assert record["rule"] == "first"
 
 
 def test_a_collapsed_model_is_refused(bundle_for: Callable[[str], Bundle], tmp_path: Path) -> None:
@@ -217,6 +229,7 @@ def test_an_honest_better_model_replaces_the_champion(
     code, record = promote(tmp_path, "tiny@candidate")
     assert failures(record) == set()
     assert (code, record["champion"], record["replaced"]) == (0, True, "tiny@1")
+    assert record["rule"] == "better"
     # And back again: an honest model that is not better stays where it is.
     code, record = promote(tmp_path, "tiny@1")
     assert failures(record) == {"regret less the champion's"}
@@ -240,6 +253,51 @@ def test_training_lets_the_champion_decide_the_new_days(
     rival = days.of_champion(days.champion)
     assert rival is not None
     assert rival.cost == pytest.approx(found.backtest.method(CHAMPION).costs)
+
+
+def student_of_tiny(tiny: TinyModel, folder: Path, lost: float) -> tuple[Bundle, Bundle]:
+    """A teacher, and a student that draws its scenarios and is said to lose a share of its regret."""
+    days = made_up_days(saved=30.0)
+    days = dataclasses.replace(days, scores={name: np.ones(len(days.days)) for name in SCORES})
+    teacher = altered_bundle(tiny.bundle, folder / "teacher", files={VALIDATION_DAYS: days.to_bytes()})
+    poorer = dataclasses.replace(days, cost=days.cost + lost * days.regret)
+    student = altered_bundle(
+        teacher,
+        folder / "student",
+        files={
+            VALIDATION_DAYS: poorer.to_bytes(),
+            GENERATOR_WEIGHTS: weights_of(student_of(tiny.generator, 1)),
+        },
+        training={TEACHER_FINGERPRINT: teacher.manifest.fingerprint},
+    )
+    return teacher, student
+
+
+def test_a_student_of_the_champion_replaces_it(tiny: TinyModel, tmp_path: Path) -> None:
+    teacher, student = student_of_tiny(tiny, tmp_path, lost=0.01)
+    store = ModelStore(tmp_path / "registry")
+    store.register(teacher)
+    store.promote("tiny@1")
+    store.register(student)
+    arguments = ["promote", "tiny@candidate", "--registry", str(tmp_path / "registry")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0
+    assert "tiny@2 is now champion instead of tiny@1, as its student" in " ".join(result.stdout.split())
+
+
+def test_a_student_that_loses_too_much_is_refused(tiny: TinyModel, tmp_path: Path) -> None:
+    teacher, student = student_of_tiny(tiny, tmp_path, lost=0.03)
+    store = ModelStore(tmp_path / "registry")
+    store.register(teacher)
+    store.promote("tiny@1")
+    store.register(student)
+    code, record = promote(tmp_path / "registry", "tiny@candidate")
+    assert (code, record["champion"], record["rule"]) == (2, False, "student")
+    (check,) = (check for check in record["checks"] if not check["passed"])
+    assert check["name"] == "regret less the teacher's, share of it, upper 95 % bound"
+    # Three percent of every day's regret, and half an interval of it.
+    assert 0.03 < check["figure"] < 0.035
+    assert f"{check['name']} fails: {check['figure']:.4g}, must be below 0.02" in record["refusal"]
 
 
 def test_the_terminal_shows_each_check(bundle_for: Callable[[str], Bundle], tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hedgecast.core.errors import DataError, ShapeError
-from hedgecast.learning.fidelity import BUDGET, changes, score_days
+from hedgecast.learning.fidelity import BUDGET, changes, score_days, scores_by_day
 from hedgecast.scenarios.realism import realism_report
 from hedgecast.scenarios.scenario_set import ScenarioSet
 
@@ -33,8 +33,11 @@ def test_days_that_did_not_come_true_whole_are_left_out() -> None:
     whole = score_days(drawn, realized)
     realized[3, 2, 1] = np.nan
     part = score_days(drawn, realized)
+    placed = scores_by_day(drawn, realized)
     for name, values in part.items():
         assert values == pytest.approx(np.delete(whole[name], 3))
+        assert np.flatnonzero(np.isnan(placed[name])).tolist() == [3]
+        assert np.delete(placed[name], 3).tolist() == values.tolist()
     with pytest.raises(DataError, match="none of 40 days has every slot"):
         score_days(drawn, np.full_like(realized, np.nan))
     with pytest.raises(ShapeError, match=r"must be \(40, 4, 2\)"):

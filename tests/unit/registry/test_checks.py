@@ -9,7 +9,9 @@ import math
 import numpy as np
 import pytest
 
-from hedgecast.registry.checks import FEWEST_DAYS, Check, gate_checks
+from hedgecast.learning.fidelity import SCORES
+from hedgecast.registry.checks import FEWEST_DAYS, LARGEST_DISTANCE, Check, gate_checks, rule_for
+from hedgecast.registry.descent import Descent
 from hedgecast.registry.evidence import ValidationDays
 from hedgecast.testing import made_up_days, passing_metrics
 
@@ -18,10 +20,16 @@ GOOD = {**PARITY, **passing_metrics()}
 DAYS = made_up_days()
 
 
+STUDENT = Descent(distance=0.1, calls=1, teacher_calls=8, students_before=0)
+
+
 def failed(
-    metrics: dict[str, float] = GOOD, days: ValidationDays = DAYS, champion: ValidationDays | None = None
+    metrics: dict[str, float] = GOOD,
+    days: ValidationDays = DAYS,
+    champion: ValidationDays | None = None,
+    descent: Descent | None = None,
 ) -> list[Check]:
-    return [check for check in gate_checks(metrics, days, champion) if not check.passed]
+    return [check for check in gate_checks(metrics, days, champion, descent) if not check.passed]
 
 
 def test_a_sound_first_model_passes_every_check() -> None:
@@ -137,3 +145,104 @@ def test_unlike_days_allow_no_comparison(change: dict[str, object], named: str) 
     assert named in found[0].name
     assert math.isnan(found[1].figure)
     assert len(found) == 2
+
+
+def teacher_days() -> ValidationDays:
+    """A champion's days with scores, of which the 29th has 23 hours."""
+    draws = np.random.default_rng(3)
+    scores = {name: draws.gamma(9.0, size=84) for name in SCORES}
+    for values in scores.values():
+        values[28] = np.nan
+    # So much better than the baseline that a student may lose a little of it.
+    return dataclasses.replace(made_up_days(saved=40.0), scores=scores)
+
+
+def student_days(**factors: float) -> ValidationDays:
+    """The teacher's days with small changes of no sign, and figures that are ``factors`` times as large."""
+    teacher, draws = teacher_days(), np.random.default_rng(4)
+    regret = teacher.regret * (factors.get("regret", 1.0) + 0.02 * draws.normal(size=84))
+    scores = {
+        name: values * (factors.get(name, 1.0) + 0.02 * draws.normal(size=84))
+        for name, values in teacher.scores.items()
+    }
+    return dataclasses.replace(teacher, cost=teacher.best + regret, scores=scores)
+
+
+def test_a_student_as_good_as_its_teacher_replaces_it() -> None:
+    days, champion = student_days(), teacher_days()
+    assert failed(days=days, champion=champion, descent=STUDENT) == []
+    assert rule_for(days, champion, STUDENT) == "student"
+    # Nobody else is excused from being better.
+    name = "regret less the champion's, upper 95 % bound"
+    assert [check.name for check in failed(days=days, champion=champion)] == [name]
+    assert (rule_for(days, champion), rule_for(days)) == ("better", "first")
+
+
+@pytest.mark.parametrize("figure", ["regret", *SCORES])
+def test_a_student_that_is_three_percent_worse_is_refused(figure: str) -> None:
+    found = failed(days=student_days(**{figure: 1.03}), champion=teacher_days(), descent=STUDENT)
+    label = {"crps": "CRPS"}.get(figure, figure.replace("_", " "))
+    assert [check.name for check in found] == [f"{label} less the teacher's, share of it, upper 95 % bound"]
+    assert (found[0].bound, found[0].relation) == (0.02, "below")
+    assert 0.03 < found[0].figure < 0.045
+    # One percent worse is within the margin, and shown to be.
+    better = student_days(**{figure: 1.01})
+    assert failed(days=better, champion=teacher_days(), descent=STUDENT) == []
+
+
+def test_a_student_that_is_not_shown_to_be_as_good_is_refused() -> None:
+    teacher, noise = teacher_days(), np.random.default_rng(5).normal(size=84)
+    # As good on average, but its days differ by half of the regret.
+    unsure = dataclasses.replace(
+        teacher, cost=teacher.cost + 0.5 * teacher.regret.mean() * (noise - noise.mean())
+    )
+    (check,) = failed(days=unsure, champion=teacher, descent=STUDENT)
+    assert check.name.startswith("regret less the teacher's")
+    assert check.figure > 0.05
+
+
+def test_the_share_of_the_regret_does_not_depend_on_what_is_paid_anyhow() -> None:
+    def shifted(days: ValidationDays) -> ValidationDays:
+        return dataclasses.replace(
+            days, cost=days.cost - 1e5, best=days.best - 1e5, baseline_cost=days.baseline_cost - 1e5
+        )
+
+    days, champion = student_days(regret=1.01), teacher_days()
+    plain = gate_checks(GOOD, days, champion, STUDENT)
+    profit = gate_checks(GOOD, shifted(days), shifted(champion), STUDENT)
+    assert [check.figure for check in profit] == pytest.approx([check.figure for check in plain])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"distance": 0.9}, "share of what its network does fails: 0.9, must be at most 0.5"),
+        ({"distance": math.nan}, "share of what its network does fails: nan, must be at most 0.5"),
+        ({"calls": 8}, "network calls against the teacher's fails: 8, must be below 8"),
+        ({"students_before": 1}, "students among its teachers fails: 1, must be at most 0"),
+    ],
+)
+def test_who_is_no_student_or_of_no_use_as_one_is_refused(change: dict[str, float], said: str) -> None:
+    descent = dataclasses.replace(STUDENT, **change)  # type: ignore[arg-type]
+    (check,) = failed(days=student_days(), champion=teacher_days(), descent=descent)
+    assert str(check).endswith(said)
+    assert LARGEST_DISTANCE == 0.5
+
+
+def test_a_student_without_scores_or_of_other_days_is_refused() -> None:
+    without = dataclasses.replace(student_days(), scores={})
+    found = failed(days=without, champion=teacher_days(), descent=STUDENT)
+    assert [check.name.rpartition(" (")[2] for check in found] == ["not kept by the day: distill again)"] * 3
+    later = dataclasses.replace(student_days(), data="9" * 64)
+    found = failed(days=later, champion=teacher_days(), descent=STUDENT)
+    assert [math.isnan(check.figure) for check in found] == [False, True, True, True, True]
+
+
+def test_a_student_that_is_shown_better_needs_no_other_reason() -> None:
+    better = student_days(regret=0.9, crps=1.05)
+    nearly = dataclasses.replace(STUDENT, distance=0.9)
+    assert rule_for(better, teacher_days(), nearly) == "better"
+    assert failed(days=better, champion=teacher_days(), descent=nearly) == []
+    # Its scenarios must be real, as everybody's.
+    collapsed = failed({**GOOD, "coverage": 0.5}, student_days(), teacher_days(), STUDENT)
+    assert [check.name for check in collapsed] == ["coverage of the central 90 %"]

@@ -14,9 +14,10 @@ import pyarrow.parquet
 import pytest
 
 from hedgecast.core.errors import BundleError, ShapeError
+from hedgecast.learning.fidelity import SCORES
 from hedgecast.registry.bundle import VALIDATION_DAYS, Bundle
 from hedgecast.registry.evidence import ValidationDays, data_digest, program_digest
-from hedgecast.testing import TinyModel, made_up_days
+from hedgecast.testing import TinyModel, altered_bundle, made_up_days
 
 
 def test_a_bundle_gives_back_its_days(trained: TinyModel) -> None:
@@ -50,6 +51,28 @@ def test_the_champions_costs_lie_beside_them() -> None:
         dataclasses.replace(days, champion="c" * 64)
     with pytest.raises(ShapeError, match="champion_cost of shape"):
         dataclasses.replace(both, champion_cost=np.zeros(3))
+
+
+def test_scores_by_the_day_lie_beside_costs(trained: TinyModel, tmp_path: Path) -> None:
+    days, draws = made_up_days(), np.random.default_rng(0)
+    own, other = ({name: draws.gamma(9.0, size=84) for name in SCORES} for _ in range(2))
+    own["crps"][28] = np.nan  # a day of 23 hours
+    both = dataclasses.replace(
+        days, scores=own, champion="c" * 64, champion_cost=days.cost, champion_scores=other
+    )
+    bundle = altered_bundle(trained.bundle, tmp_path / "scored", files={VALIDATION_DAYS: both.to_bytes()})
+    found = ValidationDays.of(bundle)
+    for name in SCORES:
+        np.testing.assert_array_equal(found.scores[name], own[name])
+    rival = found.of_champion("c" * 64)
+    assert rival is not None
+    assert {name: values.tolist() for name, values in rival.scores.items()} == {
+        name: values.tolist() for name, values in other.items()
+    }
+    with pytest.raises(ShapeError, match="score crps of shape"):
+        dataclasses.replace(days, scores={"crps": np.zeros(3)})
+    with pytest.raises(ShapeError, match="score luck of shape"):
+        dataclasses.replace(days, scores={"luck": np.zeros(84)})
 
 
 def test_a_bundle_without_a_table_or_with_a_damaged_one_is_refused(
