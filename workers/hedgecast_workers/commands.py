@@ -44,6 +44,10 @@ def serve(
     ] = None,
     num_denoisers: Annotated[int, typer.Option(min=1, help="Replicas that draw scenarios.")] = 1,
     num_solvers: Annotated[int, typer.Option(min=1, help="Replicas that solve.")] = 1,
+    threads: Annotated[
+        int,
+        typer.Option(min=1, help="Threads of one draw; times replicas, no more than there are cores."),
+    ] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the address as one JSON object.")] = False,
 ) -> None:
     """Serve a model until Ctrl-C or SIGTERM; requests under way finish, then everything is stopped.
@@ -54,6 +58,8 @@ def serve(
     For example:
 
         hedgecast serve --model german_grid@champion
+
+        HEDGECAST_TAKEOVER_SECONDS=5 hedgecast serve --model german_grid@champion --num-solvers 2
 
         hedgecast serve --bundle runs/demo/bundle --port 0 --json
     """
@@ -80,6 +86,7 @@ def serve(
                 settings=settings,
                 num_denoisers=num_denoisers,
                 num_solvers=num_solvers,
+                threads=threads,
             )
             with contextlib.ExitStack() as stack:
                 with console.status(f"starting Ray and warming up {model or bundle}"):

@@ -15,6 +15,8 @@ COMPONENTS: tuple[Component, ...] = get_args(Component)
 _CANARY: tuple[Component, ...] = ("CanaryDenoiser", "CanarySolver")
 # Fractions: the replicas of one small machine share its cores, and Ray only counts.
 _CPUS_A_REPLICA = 0.1
+# Serve's own.
+_LOOK_BACK_SECONDS = 30.0
 # A gateway is given this much longer than its own drain before Serve kills it, in seconds.
 _STOP_MARGIN_SECONDS = 5.0
 
@@ -34,6 +36,8 @@ class Replicas(BaseModel):
     """How long there must be too few before there are more, in seconds."""
     downscale_delay_seconds: float = Field(default=600.0, ge=0)
     """How long there must be too many before there are fewer, in seconds."""
+    look_back_seconds: float = Field(default=_LOOK_BACK_SECONDS, gt=0)
+    """Requests under way are averaged over so long, in seconds."""
     num_gpus: float = Field(default=0.0, ge=0)
     """GPUs of each, or a share of one."""
     resource: str | None = None
@@ -57,15 +61,20 @@ class Replicas(BaseModel):
     def _numbers(self) -> dict[str, Any]:
         if self.most is None:
             return {"num_replicas": self.count}
-        return {
-            "autoscaling_config": {
-                "min_replicas": self.count,
-                "max_replicas": self.most,
-                "target_ongoing_requests": self.target_requests,
-                "upscale_delay_s": self.upscale_delay_seconds,
-                "downscale_delay_s": self.downscale_delay_seconds,
-            }
+        scaling = {
+            "min_replicas": self.count,
+            "max_replicas": self.most,
+            "target_ongoing_requests": self.target_requests,
+            "upscale_delay_s": self.upscale_delay_seconds,
+            "downscale_delay_s": self.downscale_delay_seconds,
         }
+        if self.look_back_seconds != _LOOK_BACK_SECONDS:
+            # Counted three times in it, as by default.
+            scaling |= {
+                "look_back_period_s": self.look_back_seconds,
+                "metrics_interval_s": self.look_back_seconds / 3.0,
+            }
+        return {"autoscaling_config": scaling}
 
 
 def deployment_options(

@@ -30,6 +30,7 @@ from hedgecast.core.errors import HedgecastError, UnavailableError
 from hedgecast_workers.plan import ServePlan
 from hedgecast_workers.processes import end, family
 from hedgecast_workers.serve import APPLICATION, QUIET, application
+from hedgecast_workers.threads import check_threads
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _LOOPBACK = "127.0.0.1"
@@ -66,6 +67,8 @@ def main() -> int:
 
 
 def _serve(plan: ServePlan, folder: Path, said: TextIO) -> None:
+    # Of this machine, which all replicas share; each looks at its own when it starts.
+    check_threads(plan.num_denoisers * plan.settings.draw_sessions, plan.threads)
     with ThreadPoolExecutor(1) as pool:
         # While Ray starts: a damaged bundle is then one error here, not the last of a replica's retries.
         checked = pool.submit(_open_bundle, plan.bundle.folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hedgecast.core.errors import BundleError
 from hedgecast.data.datasets import cache_folder
-from hedgecast.service.models import BundleReference
+from hedgecast.service.models import CHAMPION, BundleReference
 
 
 def registered(model: str, registry: str | None = None, folder: Path | None = None) -> BundleReference:
@@ -31,12 +31,14 @@ def registered(model: str, registry: str | None = None, folder: Path | None = No
 
     store = ModelStore(registry)
     version = store.resolve(model)
+    named = model.partition("@")[2] or CHAMPION
     return BundleReference(
         folder=(folder or cache_folder() / "bundles") / f"{version.name}-{version.version}",
         name=version.name,
         version=str(version.version),
         aliases=version.aliases,
         registry=store.location,
+        follows="" if named == str(version.version) else named,
     )
 
 

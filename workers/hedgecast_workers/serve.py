@@ -13,33 +13,39 @@ import asyncio
 import contextvars
 import dataclasses
 import functools
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from ray import serve
-from ray.exceptions import RayActorError
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
-from hedgecast.core.errors import HedgecastError, OverloadedError, UnavailableError
+from hedgecast.core.errors import HedgecastError, ModelNotFoundError
 from hedgecast.service.budget import Budget
 from hedgecast.service.canary import CANARY
-from hedgecast.service.logs import REQUEST_ID, configure_logs
+from hedgecast.service.draw_queue import DrawFigures, Drawn
+from hedgecast.service.logs import REQUEST_ID
 from hedgecast.service.models import BundleReference, ModelDescription, resolve
+from hedgecast.service.packing import DrawRequest
 from hedgecast.service.queries import Query
 from hedgecast.service.server import DecisionServer
 from hedgecast.service.settings import ServiceSettings
-from hedgecast.service.tracing import carrier, configure_tracing, stage
+from hedgecast.service.tracing import carrier, stage
+from hedgecast_workers.denoiser import Denoiser
 from hedgecast_workers.deployments import Component, Replicas, deployment_options
 from hedgecast_workers.models import present
+from hedgecast_workers.observed import observed
 from hedgecast_workers.plan import ServePlan
+from hedgecast_workers.replies import Reply, ask
+from hedgecast_workers.versions import Version, Versions
 
 if TYPE_CHECKING:
     from hedgecast.registry.session import Context
+    from hedgecast.service.decide import ServedModel
     from hedgecast.service.safety import Judgement
 
 A = TypeVar("A")
@@ -48,13 +54,26 @@ APPLICATION = "hedgecast"
 # Of Serve's own log lines; ours are written by `configure_logs`.
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 _WARM_UP_SCENARIOS = 16
+_WARM_UP_SECONDS = 300.0
+# A version that was taken over is known so long later; a replica asked for it sooner looks for itself.
+_KNOWN_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
 
 
-def application(plan: ServePlan) -> serve.Application:
-    """The application that `ray.serve.run` takes."""
+def application(plan: ServePlan, replicas: Mapping[Component, Replicas] | None = None) -> serve.Application:
+    """The application that `ray.serve.run` takes.
+
+    Parameters
+    ----------
+    plan : ServePlan
+    replicas : mapping of Component to Replicas, optional
+        How many of what is named, and where, instead of the plan's numbers.
+    """
     counts: dict[Component, Replicas] = {
         "Denoiser": Replicas(count=plan.num_denoisers),
         "Solver": Replicas(count=plan.num_solvers),
+        **(replicas or {}),
     }
     options = deployment_options(plan.settings, counts, canary=plan.canary is not None)
     denoiser = serve.deployment(Denoiser, **options["Denoiser"])
@@ -71,164 +90,218 @@ def application(plan: ServePlan) -> serve.Application:
     return cast(serve.Application, gateway.bind(plan.settings, *solvers))
 
 
-class Denoiser:
-    """Draws scenarios with ONNX Runtime."""
-
-    def __init__(self, bundle: BundleReference, threads: int, settings: ServiceSettings) -> None:
-        _observed(settings, "denoiser")
-        # Imported by the replicas that need torch and the solvers, not by the gateway and the driver.
-        from hedgecast.registry.session import ScenarioSession
-
-        self._session = ScenarioSession.open(
-            present(bundle).folder,
-            threads=threads,
-            providers=settings.providers,
-            allow_fallback=settings.allow_provider_fallback,
-        )
-        # ONNX Runtime plans its memory at the first run.
-        features = np.zeros((1, self._session.bundle.manifest.generator.num_features))
-        self._session.draw(features, [0], _WARM_UP_SCENARIOS, 0)
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="draw")
-
-    async def draw(
-        self,
-        features: NDArray[np.float64],
-        day_number: int,
-        count: int,
-        seed: int,
-        start: int,
-        baseline: bool,
-        trace: Mapping[str, str],
-    ) -> NDArray[np.float32]:
-        """Paths (count, T, F) from scenario ``start`` of the seed by wall-clock slot, in units of the data.
-
-        Of the network, or of the model's ``baseline``; ``trace`` names the caller's span.
-        """
-        with stage("denoiser.draw", trace):
-            draw = functools.partial(self._session.draw, start=start, baseline=baseline)
-            work = self._pool.submit(draw, features[None], [day_number], count, seed)
-            paths = await asyncio.wrap_future(work)
-        return cast("NDArray[np.float32]", paths[0])
-
-    async def missing_providers(self) -> tuple[str, ...]:
-        """Execution providers that were asked for and are not there."""
-        return self._session.missing_providers
-
-
 class Solver:
     """Reads rows, asks a denoiser for scenarios, solves; a replica runs once it is warm."""
 
     async def __init__(  # type: ignore[misc]
         self, bundle: BundleReference, denoiser: DeploymentHandle, settings: ServiceSettings
     ) -> None:
-        from hedgecast.service.bundles import served_model, warm_up, warm_up_context
         from hedgecast.service.work import conclude, unsolved
 
-        _observed(settings, "solver")
+        observed(settings, "solver")
         self._conclude, self._unsolved = conclude, unsolved
-        self._model = served_model(present(bundle))
-        self._denoiser = denoiser
+        self._denoiser, self._settings = denoiser, settings
         # A solve uses its cores well; two at once would only take turns.
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="solve")
-        context = warm_up_context(self._model)
-        paths = await self._draw(context, _WARM_UP_SCENARIOS, 0, 0, baseline=False)
-        await self._run(warm_up, self._model, context, paths)
+        self._versions: Versions[ServedModel] = Versions(
+            bundle, self._ready, seconds=settings.takeover_seconds
+        )
+        await self._versions.start()
 
-    async def describe(self) -> ModelDescription:
-        """The model."""
-        return self._model.description
+    async def describe(self) -> tuple[ModelDescription, ...]:
+        """The versions of the model, the current one first."""
+        current, *others = self._versions.kept
+        described = dataclasses.replace(current.value.description, aliases=current.reference.aliases)
+        return (
+            described,
+            *(dataclasses.replace(one.value.description, aliases=(), superseded=True) for one in others),
+        )
 
     async def missing_providers(self) -> tuple[str, ...]:
         """Execution providers that a denoiser does without."""
-        return cast("tuple[str, ...]", await _result(self._denoiser.missing_providers.remote()))
+        return cast("tuple[str, ...]", await self._ask(self._denoiser.missing_providers.remote))
 
-    async def answer(self, query: Query[Any], trace: Mapping[str, str]) -> Any:
+    async def answer(self, query: Query[Any], trace: Mapping[str, str]) -> Reply:
         """The answer, or our error as a value: a raised one Serve would log as a failure of this replica."""
         REQUEST_ID.set(query.request_id)
         budget = Budget(query.deadline_seconds)
+        draws: list[DrawFigures] = []
         try:
             with stage("solver.answer", trace):
-                return await self._answer(query, budget)
+                outcome = await self._answer(query, budget, draws)
         except HedgecastError as error:
-            return error
+            outcome = error
         except asyncio.CancelledError:
             budget.cancel()
             raise
+        return Reply(outcome, tuple(draws))
 
-    async def _answer(self, query: Query[Any], budget: Budget) -> Any:
+    async def _answer(self, query: Query[Any], budget: Budget, draws: list[DrawFigures]) -> Any:
         started = time.perf_counter()
-        context = await self._run(self._model.prepare, query)
+        version = await self._meant(query.model)
+        model = version.value
+        context = await self._run(model.prepare, query)
         if query.validate_only:
-            return self._unsolved(query, self._model)
-        judged = self._model.before(query, context)
+            return self._unsolved(query, model)
+        judged = model.before(query, context)
         paths = None
         if context is not None:
             budget.check("drawing scenarios")
-            paths, judged = await self._judged_draw(query, context, judged)
+
+            async def draw(baseline: bool) -> NDArray[np.float32]:
+                drawn = await self._draw(version.reference, _draw_request(query, context, baseline), budget)
+                draws.append(drawn.figures)
+                return drawn.paths
+
+            paths, judged = await _judged_draw(model, judged, draw)
         finish = functools.partial(self._conclude, drawn_seconds=time.perf_counter() - started)
-        return await self._run(finish, query, self._model, context, paths, judged, budget)
+        return await self._run(finish, query, model, context, paths, judged, budget)
 
-    async def _judged_draw(
-        self, query: Query[Any], context: Context, judged: Judgement
-    ) -> tuple[NDArray[np.float32], Judgement]:
-        draw = functools.partial(self._draw, context, query.draw_count, query.seed, query.draw_start)
-        paths = await draw(baseline=judged.baseline)
-        checked = self._model.after(judged, paths)
-        if checked.baseline and not judged.baseline:
-            paths = await draw(baseline=True)
-            checked = self._model.after(checked, paths)
-        return paths, checked
+    async def _meant(self, name: str) -> Version[ServedModel]:
+        """The version that a query means; one that this replica has not heard of it looks for at once."""
+        for sure in (False, True):
+            described = await self.describe()
+            try:
+                wanted = resolve(described, name)
+            except ModelNotFoundError:
+                if sure:
+                    raise
+                await self._versions.look()
+            else:
+                return self._versions.kept[described.index(wanted)]
+        raise AssertionError
 
-    async def _draw(
-        self, context: Context, count: int, seed: int, start: int, *, baseline: bool
-    ) -> NDArray[np.float32]:
-        response = self._denoiser.draw.remote(
-            context.features, context.day_number, count, seed, start, baseline, carrier()
+    async def _ready(self, reference: BundleReference) -> ServedModel:
+        """A version of the model, once it has drawn and solved."""
+        from hedgecast.service.bundles import served_model, warm_up, warm_up_context
+
+        model = await asyncio.to_thread(lambda: served_model(present(reference)))
+        context = warm_up_context(model)
+        request = DrawRequest(
+            features=context.features, day_number=context.day_number, count=_WARM_UP_SCENARIOS, seed=0
         )
-        return cast("NDArray[np.float32]", await _result(response))
+        drawn = await self._draw(reference, request, Budget(_WARM_UP_SECONDS))
+        # Beside the pool: the version before goes on answering.
+        await asyncio.to_thread(warm_up, model, context, drawn.paths)
+        return model
+
+    async def _draw(self, reference: BundleReference, request: DrawRequest, budget: Budget) -> Drawn:
+        def send() -> DeploymentResponse:
+            return self._denoiser.draw.remote(reference, request, budget.left, carrier())
+
+        return cast(Drawn, await self._ask(send))
+
+    async def _ask(self, send: Callable[[], DeploymentResponse]) -> Any:
+        return await ask(send, retries=self._settings.replica_retries)
 
     async def _run(self, function: Any, *arguments: Any) -> Any:
         run = contextvars.copy_context().run
         return await asyncio.wrap_future(self._pool.submit(run, function, *arguments))
 
 
-class HandleBackend:
-    """The backend whose work is done by solver replicas: the model's, and a canary's beside them."""
+def _draw_request(query: Query[Any], context: Context, baseline: bool) -> DrawRequest:
+    return DrawRequest(
+        features=context.features,
+        day_number=context.day_number,
+        count=query.draw_count,
+        seed=query.seed,
+        start=query.draw_start,
+        baseline=baseline,
+    )
 
-    def __init__(self, *solvers: DeploymentHandle) -> None:
-        self._solvers = solvers
+
+async def _judged_draw(
+    model: ServedModel, judged: Judgement, draw: Callable[[bool], Awaitable[NDArray[np.float32]]]
+) -> tuple[NDArray[np.float32], Judgement]:
+    paths = await draw(judged.baseline)
+    checked = model.after(judged, paths)
+    if checked.baseline and not judged.baseline:
+        paths = await draw(True)
+        checked = model.after(checked, paths)
+    return paths, checked
+
+
+class HandleBackend:
+    """The backend whose work is done by solver replicas: the model's, and a canary's beside them.
+
+    Parameters
+    ----------
+    solvers : sequence of DeploymentHandle
+        The model's, then the canary's if there is one.
+    retries : int
+        How often work is begun again when the replica that did it went away.
+    observe : callable
+        Told of every request for scenarios that an answer took.
+    """
+
+    def __init__(
+        self,
+        *solvers: DeploymentHandle,
+        retries: int = 0,
+        observe: Callable[[DrawFigures], None] = lambda _: None,
+    ) -> None:
+        self._solvers, self._retries, self.observe = solvers, retries, observe
         self._known: dict[str, tuple[ModelDescription, DeploymentHandle]] = {}
+        self._asked = 0.0
+        self._asking: asyncio.Task[None] | None = None
 
     async def models(self) -> tuple[ModelDescription, ...]:
-        """All served models."""
+        """All served models, as they were a second ago at most when calls come often."""
         if not self._known:
-            found = [cast(ModelDescription, await _result(one.describe.remote())) for one in self._solvers]
-            self._known = {
-                model.full_name: (model, solver) for model, solver in zip(found, self._solvers, strict=True)
-            }
+            await self._describe()
+        elif time.monotonic() > self._asked + _KNOWN_SECONDS and self._asking is None:
+            # Nobody waits for it.
+            self._asking = asyncio.create_task(self._describe())
+            self._asking.add_done_callback(self._described)
         return tuple(model for model, _ in self._known.values())
 
     async def missing_providers(self) -> tuple[str, ...]:
         """Execution providers that a denoiser does without."""
-        return cast("tuple[str, ...]", await _result(self._solvers[0].missing_providers.remote()))
+        found = await ask(self._solvers[0].missing_providers.remote, retries=self._retries)
+        return cast("tuple[str, ...]", found)
 
     async def answer(self, query: Query[A]) -> A:
         """The answer to ``query``; cancelling it cancels the replica's work."""
-        meant = resolve(await self.models(), query.model)
-        _, solver = self._known[meant.full_name]
-        outcome = await _result(solver.answer.remote(query, carrier()))
-        if isinstance(outcome, HedgecastError):
-            raise outcome
-        return cast(A, outcome)
+        solver = await self._solver(query.model)
+        reply = cast(Reply, await ask(lambda: solver.answer.remote(query, carrier()), retries=self._retries))
+        for figures in reply.draws:
+            self.observe(figures)
+        if isinstance(reply.outcome, HedgecastError):
+            raise reply.outcome
+        return cast(A, reply.outcome)
+
+    async def _solver(self, name: str) -> DeploymentHandle:
+        try:
+            meant = resolve(await self.models(), name)
+        except ModelNotFoundError:
+            # Perhaps it was taken over just now.
+            await self._describe()
+            meant = resolve(await self.models(), name)
+        return self._known[meant.full_name][1]
+
+    async def _describe(self) -> None:
+        known: dict[str, tuple[ModelDescription, DeploymentHandle]] = {}
+        for solver in self._solvers:
+            found = await ask(solver.describe.remote, retries=self._retries)
+            for model in cast("tuple[ModelDescription, ...]", found):
+                # A canary that has become the champion is the first solver's to answer.
+                known.setdefault(model.full_name, (model, solver))
+        self._known, self._asked = known, time.monotonic()
+
+    def _described(self, task: asyncio.Task[None]) -> None:
+        self._asking = None
+        if not task.cancelled() and task.exception() is not None:
+            log.warning("the models served are those of before: %s", task.exception())
 
 
 class Gateway:
     """The gRPC server inside a replica; its health turns SERVING once a solver is warm."""
 
     async def __init__(self, settings: ServiceSettings, *solvers: DeploymentHandle) -> None:  # type: ignore[misc]
-        _observed(settings, "gateway")
-        backend = HandleBackend(*solvers)
+        observed(settings, "gateway")
+        backend = HandleBackend(*solvers, retries=settings.replica_retries)
         self._server = DecisionServer(backend, settings)
+        backend.observe = self._server.metrics.drawn
         self._address = await self._server.start()
         self._warm = asyncio.create_task(self._wait_until_warm(backend))
 
@@ -255,22 +328,3 @@ class Gateway:
         await backend.models()
         self._server.metrics.set_missing_providers(await backend.missing_providers())
         await self._server.set_ready()
-
-
-def _observed(settings: ServiceSettings, component: str) -> None:
-    """Logs and spans of this replica's process go where the settings say."""
-    configure_logs(settings)
-    configure_tracing(settings.trace_endpoint, component)
-
-
-async def _result(response: DeploymentResponse) -> Any:
-    """What a replica returned; a cancelled wait cancels the replica's work."""
-    try:
-        return await response
-    except asyncio.CancelledError:
-        response.cancel()
-        raise
-    except BackPressureError as error:
-        raise OverloadedError("every replica's queue is full: try again later") from error
-    except (RayActorError, DeploymentUnavailableError) as error:
-        raise UnavailableError("the replica that worked on this went away: try again") from error

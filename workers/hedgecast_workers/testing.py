@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from hedgecast_workers.local_service import SERVE_ENVIRONMENT
 from hedgecast_workers.processes import end, family
 
 BIN = Path(sys.executable).parent
@@ -39,7 +40,10 @@ class Head:
         self.process, self.address, self.dashboard = process, address, dashboard
         # The last: this node is known to Ray by its loopback address.
         self.environment = environment(
-            RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token, RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0"
+            RAY_AUTH_MODE="token",
+            RAY_AUTH_TOKEN=token,
+            RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
+            **SERVE_ENVIRONMENT,
         )
 
     def connected(self) -> dict[str, str]:
@@ -76,6 +80,7 @@ def local_head() -> Iterator[Head]:
         RAY_USAGE_STATS_ENABLED="0",
         # On a machine that does other things too, workers that give way do not start in time.
         RAY_worker_niceness="0",
+        **SERVE_ENVIRONMENT,
     )
     options = {
         "node-ip-address": "127.0.0.1",

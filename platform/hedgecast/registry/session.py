@@ -124,6 +124,8 @@ class ScenarioSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        # Threads that spin while they wait take the cores of other replicas.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self.bundle = bundle
         self.reader = ContextReader(bundle)
         self._session = onnxruntime.InferenceSession(

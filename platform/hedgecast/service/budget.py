@@ -16,6 +16,11 @@ class Budget:
         self._end = time.monotonic() + seconds
         self._cancelled = threading.Event()
 
+    @property
+    def left(self) -> float:
+        """Seconds that are left; not below 0."""
+        return max(self._end - time.monotonic(), 0.0)
+
     def cancel(self) -> None:
         """Nobody waits for the answer any more."""
         self._cancelled.set()

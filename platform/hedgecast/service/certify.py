@@ -115,6 +115,8 @@ async def certified(
         asked = _staged(query, size, stage, draws, terms, end - began)
         found = await answer(asked)
         solution = _solved(found)
+        # Bounds are of one model, also when another version takes over meanwhile.
+        query = dataclasses.replace(query, model=found.model.full_name)
         draws += asked.draw_count
         stage += 1
         if best is None or _bound(solution) < _bound(_solved(best[1])):

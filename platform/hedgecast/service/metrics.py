@@ -13,10 +13,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 from hedgecast.core.errors import ConfigError
 from hedgecast.outcomes import Performance
 from hedgecast.service.calls import Answered, Call
+from hedgecast.service.draw_queue import DrawFigures
 from hedgecast.service.settings import ServiceSettings
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _ITERATIONS = (5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 75.0, 100.0)
+_QUEUED = (0.0, 100.0, 1_000.0, 5_000.0, 10_000.0, 50_000.0, 100_000.0, 200_000.0)
+_FILL = (0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0)
 _TOTAL = "total"
 # What a solve that failed is called: these reasons are verdicts too.
 _FAILED_VERDICTS = frozenset({"NOT_CONVERGED", "INFEASIBLE", "UNBOUNDED", "SOLVE_FAILED"})
@@ -100,6 +103,25 @@ class ServiceMetrics:
             registry=self.registry,
         )
 
+        self._queued = Histogram(
+            "hedgecast_draw_queued_scenarios",
+            "Scenarios that waited in a denoiser when a request came to it.",
+            buckets=_QUEUED,
+            registry=self.registry,
+        )
+        self._queue_seconds = Histogram(
+            "hedgecast_draw_wait_seconds",
+            "From a request's coming to a denoiser to its first run of the network.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._fill = Histogram(
+            "hedgecast_draw_batch_fill",
+            "Share of draw_batch_scenarios in the runs that a request had a part in.",
+            buckets=_FILL,
+            registry=self.registry,
+        )
+
     def begun(self, call: Call, metadata: Sequence[tuple[str, str | bytes]]) -> None:  # noqa: ARG002
         """Count a call as under way."""
         self._under_way.inc()
@@ -118,6 +140,12 @@ class ServiceMetrics:
             known["waiting"] = max(answered.stages[_TOTAL] - sum(known.values()), 0.0)
         for stage, seconds in known.items():
             self._stages.labels(answered.model, stage).observe(seconds)
+
+    def drawn(self, figures: DrawFigures) -> None:
+        """Count what became of a request in a denoiser's queue."""
+        self._queued.observe(figures.queued)
+        self._queue_seconds.observe(figures.waited_seconds)
+        self._fill.observe(figures.fill)
 
     def ended(self, call: Call) -> None:
         """Count the outcome."""

@@ -25,6 +25,8 @@ class BundleReference:
     """Aliases under which it answers too."""
     registry: str | None = None
     """Where machines that lack the folder fetch it from; None: nowhere."""
+    follows: str = ""
+    """Alias whose version is meant, also when it moves; empty: this version for good."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +76,8 @@ class ModelDescription:
     step_seconds: float
     time_zone: str
     series: tuple[ColumnSpec, ...]
+    superseded: bool = False
+    """Another version took its place: it answers only when it is asked for by its version."""
 
     @property
     def full_name(self) -> str:
@@ -84,7 +88,7 @@ class ModelDescription:
 def resolve(models: Sequence[ModelDescription], reference: str) -> ModelDescription:
     """The model that NAME, NAME@ALIAS or NAME@VERSION means.
 
-    A bare NAME is the alias champion, or the only version that is served.
+    A bare NAME is the alias champion, or the only version that is served and not superseded.
 
     Raises
     ------
@@ -93,8 +97,9 @@ def resolve(models: Sequence[ModelDescription], reference: str) -> ModelDescript
     """
     name, at, label = reference.partition("@")
     candidates = [model for model in models if model.name == name]
-    if not at and len(candidates) == 1:
-        return candidates[0]
+    in_place = [model for model in candidates if not model.superseded]
+    if not at and len(in_place) == 1:
+        return in_place[0]
     label = label if at else CHAMPION
     for model in candidates:
         if label == model.version or label in model.aliases:

@@ -82,6 +82,18 @@ class ServiceSettings(BaseSettings):
     """Largest message taken or sent, in bytes."""
     max_concurrent_requests: int = Field(default=32, ge=1)
     """Requests under way at once, waiting ones included; more are refused with RESOURCE_EXHAUSTED."""
+    draw_batch_scenarios: int = Field(default=1024, ge=1)
+    """Most scenarios of one run of the network, of all requests in it together."""
+    draw_wait_seconds: float = Field(default=0.0, ge=0)
+    """How long a run that is not full waits for further requests, in seconds."""
+    draw_sessions: int = Field(default=1, ge=1)
+    """Runs at once in one denoiser replica, each with a session of its own: several of one GPU, say."""
+    max_queued_scenarios: int = Field(default=200_000, ge=1)
+    """Scenarios that wait in one denoiser replica; beyond, requests are refused with RESOURCE_EXHAUSTED."""
+    replica_retries: int = Field(default=3, ge=0)
+    """How often work is begun again elsewhere when the replica that did it went away."""
+    takeover_seconds: float = Field(default=30.0, ge=0)
+    """Time between two looks at which version the served alias names, in seconds; 0: none are taken."""
     retry_delay_seconds: float = Field(default=0.5, gt=0)
     """What refused callers are told to wait, in seconds."""
     default_deadline_seconds: float = Field(default=60.0, gt=0)

@@ -1,0 +1,161 @@
+"""A replica's loaded versions of its model: the one that its alias names, and others still asked for.
+
+Every replica looks for itself, so a new one comes up with what the alias names then, and there is nobody
+whose loss would stop it. A version is loaded beside the others, while these answer, and only becomes the
+current one when it is warm; the one before stays, for work that began with it. What cannot be loaded is not
+taken over: the replica goes on with what it has and says so in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+from hedgecast.core.errors import HedgecastError
+from hedgecast.registry.aliases import aliases_of
+from hedgecast.service.canary import CANARY
+from hedgecast.service.models import BundleReference
+
+V = TypeVar("V")
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Version(Generic[V]):
+    """A loaded version."""
+
+    reference: BundleReference
+    value: V
+
+
+class Versions(Generic[V]):
+    """Loads versions and follows an alias; used on one event loop.
+
+    Parameters
+    ----------
+    first : BundleReference
+        What the service was started with; what its alias names when the replica starts takes its place.
+    load : callable
+        Makes a version ready to answer, without holding up the loop.
+    drop : callable
+        Told of a version that is kept no longer.
+    most : int
+        Versions kept, the current one included; those used longest ago go first.
+    seconds : float
+        Time between two looks at the alias; 0: it is not followed.
+    """
+
+    def __init__(
+        self,
+        first: BundleReference,
+        load: Callable[[BundleReference], Awaitable[V]],
+        *,
+        drop: Callable[[V], None] = lambda _: None,
+        most: int = 2,
+        seconds: float,
+    ) -> None:
+        self._load, self._drop, self._most = load, drop, most
+        self._seconds = seconds if first.follows and first.registry is not None else 0.0
+        self._first = first
+        self._loading = asyncio.Lock()
+        # By version, the one used last at the end.
+        self._kept: dict[str, Version[V]] = {}
+        self._current = ""
+        self._following: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Load the first version, then go on following the alias."""
+        meant = self._first
+        if self._seconds:
+            try:
+                meant = await asyncio.to_thread(named_now, meant)
+            except HedgecastError as error:
+                log.warning("starting with version %s: %s", meant.version, error)
+        await self._take_over(meant)
+        if self._seconds:
+            self._following = asyncio.create_task(self._follow())
+
+    @property
+    def current(self) -> Version[V]:
+        """The version that the alias names, as far as this replica knows and is ready for it."""
+        return self._kept[self._current]
+
+    @property
+    def kept(self) -> tuple[Version[V], ...]:
+        """All loaded versions, the current one first."""
+        others = (one for version, one in self._kept.items() if version != self._current)
+        return (self.current, *others)
+
+    async def of(self, reference: BundleReference) -> V:
+        """A given version, loaded where it is not yet."""
+        version = reference.version
+        if version not in self._kept:
+            async with self._loading:
+                if version not in self._kept:
+                    self._keep(reference, await self._load(reference))
+        self._kept[version] = self._kept.pop(version)
+        return self._kept[version].value
+
+    async def look(self) -> None:
+        """Take over what the alias names now.
+
+        Raises
+        ------
+        HedgecastError
+            The registry cannot be read, or the version cannot be loaded; nothing has changed.
+        """
+        if not self._seconds:
+            return
+        meant = await asyncio.to_thread(named_now, self.current.reference)
+        if meant != self.current.reference:
+            await self._take_over(meant)
+
+    async def _take_over(self, meant: BundleReference) -> None:
+        before = self._current
+        value = await self.of(meant)
+        # With its aliases of now.
+        self._kept[meant.version] = Version(meant, value)
+        self._current = meant.version
+        if before and before != meant.version:
+            log.info("%s@%s was taken over by version %s", meant.name, before, meant.version)
+
+    def _keep(self, reference: BundleReference, value: V) -> None:
+        self._kept[reference.version] = Version(reference, value)
+        oldest = [version for version in self._kept if version not in (self._current, reference.version)]
+        for version in oldest[: max(len(self._kept) - self._most, 0)]:
+            self._drop(self._kept.pop(version).value)
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(self._seconds)
+            try:
+                await self.look()
+            except Exception:
+                # Whatever is wrong with the other version, this one goes on.
+                log.exception("staying with version %s", self._current)
+
+
+def named_now(reference: BundleReference) -> BundleReference:
+    """The version that the alias of ``reference`` names now; itself where the alias is gone.
+
+    Raises
+    ------
+    UnavailableError
+        The registry cannot be read.
+    """
+    assert reference.registry is not None
+    named = aliases_of(reference.registry, reference.name)
+    version = str(named.get(reference.follows, reference.version))
+    aliases = tuple(sorted(alias for alias, number in named.items() if str(number) == version))
+    # The registry knows nothing of who answers in the shadow.
+    own = tuple(alias for alias in reference.aliases if alias == CANARY and alias not in aliases)
+    return dataclasses.replace(
+        reference,
+        version=version,
+        folder=reference.folder.parent / f"{reference.name}-{version}",
+        aliases=(*aliases, *own),
+    )
