@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY ?= passive
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check format proto bench bench-solver bench-surrogate bench-estimators \
   bench-reduction bench-bulk bench-decisions test-images test-no-ray test-lowest dist-check docs sbom \
-  bench-sampler bench-serve fuzz soak clean
+  bench-sampler bench-serve bench-scenarios fuzz soak clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -54,7 +54,7 @@ proto: install  ## platform/hedgecast/rpc/v1 and docs/grpc.md from protos/; refu
 	$(BIN)/python deploy/generate_protos.py
 	$(BIN)/python deploy/grpc_reference.py
 
-bench: bench-solver bench-surrogate bench-estimators bench-reduction bench-sampler bench-bulk bench-serve bench-decisions  ## all benchmarks
+bench: bench-solver bench-surrogate bench-estimators bench-reduction bench-sampler bench-bulk bench-serve bench-scenarios bench-decisions  ## all benchmarks
 
 bench-solver: install  ## the structured solve against its peers; results in benchmarks/results/
 	$(BIN)/python -m pip install --quiet -c deploy/constraints.txt -e '.[bench]'
@@ -112,6 +112,10 @@ bench-sampler: install  ## students and solvers of few network calls, an hour; g
 
 bench-serve: install  ## Decide served against called directly, in process and on Ray Serve; docs/serving.md
 	$(BIN)/python benchmarks/bench_serve.py
+
+bench-scenarios: install  ## scenarios against diffusers, NeuralForecast, Flight and more; docs/scenarios-benchmark.md
+	$(BIN)/python -m pip install --quiet -c deploy/constraints.txt -e '.[bench]'
+	$(BIN)/python benchmarks/bench_scenarios.py
 
 fuzz: install  ## over 20,000 hostile inputs against a real server; benchmarks/results/fuzz_service.json
 	$(BIN)/python benchmarks/fuzz_service.py --output benchmarks/results/fuzz_service.json

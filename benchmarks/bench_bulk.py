@@ -171,9 +171,9 @@ def bundles(folder: pathlib.Path) -> tuple[str, str]:
     return str(tiny.bundle.folder), str(made.folder)
 
 
-def speed(bundle: str) -> dict[str, Any]:
+def speed(bundle: str, count: int = ROUNDS) -> dict[str, Any]:
     rounds: list[dict[str, Any]] = []
-    for _ in range(ROUNDS):
+    for _ in range(count):
         # Side by side in time: other work on the machine comes and goes.
         figures = {name: measured(Run(bundle, actors, DAYS, SCENARIOS)) for name, actors in NAMES.items()}
         rounds.append(figures)
