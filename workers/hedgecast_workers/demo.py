@@ -268,7 +268,9 @@ def _page(
                 "milliseconds on the server": 1e3 * answer.durations["total"],
             },
             "Data": counts,
-            "Training": bundle.manifest.training,
+            "Training": {
+                name: value for name, value in bundle.manifest.training.items() if not isinstance(value, dict)
+            },
             "Versions": bundle.manifest.versions,
         },
         notes=(

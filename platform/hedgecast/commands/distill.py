@@ -123,7 +123,12 @@ def distill(
                 evaluation,
                 output or folder / "bundle",
                 name=STUDENT,
-                training={**teaching.manifest.training, **student.report(), **_origin(version, teaching)},
+                training={
+                    **teaching.manifest.training,
+                    **student.report(),
+                    **_origin(version, teaching),
+                    "distill": config.distill.to_dict(),
+                },
                 metrics=_metrics(found),
             )
             curves = {"distillation_loss": student.curve.scores}

@@ -37,6 +37,8 @@ GENERATOR_WEIGHTS = "generator.npz"
 PROGRAM_FILE = "program.py"
 MODEL_CARD = "README.md"
 VALIDATION_DAYS = "validation_days.parquet"
+SETTINGS = "learning"
+"""Key of ``training`` that holds the study's ``[learning]`` table."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +88,7 @@ class Manifest(Config):
     safety: SafetyConfig
     """What follows when an answer would rest on what lies outside them."""
     training: dict[str, Any]
-    """Days used, their range, losses, seconds."""
+    """Days used, their range, losses, seconds, and under `SETTINGS` how it was learned."""
     metrics: dict[str, float]
     """Figures measured on the validation days."""
     files: dict[str, str]

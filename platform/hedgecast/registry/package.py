@@ -22,6 +22,7 @@ from hedgecast.registry.bundle import (
     GENERATOR_WEIGHTS,
     PROGRAM_FILE,
     SCENARIOS_GRAPH,
+    SETTINGS,
     VALIDATION_DAYS,
     Bundle,
     write_bundle,
@@ -66,7 +67,7 @@ def package(
     train : Windows
         The training days, whose ranges serving holds contexts and scenarios against.
     training : mapping
-        What the training run reports: days, losses, seconds.
+        What the training run reports: days, losses, seconds. The ``[learning]`` table is kept beside it.
     metrics : mapping
         Figures of the validation days.
     days : ValidationDays
@@ -111,7 +112,8 @@ def package(
         "program": study.program.to_dict(),
         "envelope": _envelope(generator, train).to_dict(),
         "safety": study.safety.to_dict(),
-        "training": dict(training),
+        # A student's own record begins with its teacher's, whose settings made what it learned from.
+        "training": {SETTINGS: study.learning.to_dict(), **training},
         "metrics": measured,
     }
     return write_bundle(folder, files=files, card=_card(manifest), manifest=manifest)
@@ -153,6 +155,8 @@ def _card(manifest: Mapping[str, Any]) -> str:
         return f"| | |\n| --- | --- |\n{rows}\n"
 
     generator, program = manifest["generator"], manifest["program"]
+    # Figures; the tables of settings in it would not fit a cell.
+    training = {name: value for name, value in manifest["training"].items() if not isinstance(value, dict)}
     what = program.get("name") or program.get("path")
     series = ", ".join(
         f"{name} ({unit or 'no unit'})"
@@ -169,7 +173,7 @@ Scenarios follow the law that the training days support. Context outside their r
 another way, is outside what was checked. Expected regret is expected under this law, not under the world's.
 
 ## Training
-{table(manifest["training"])}
+{table(training)}
 ## Validation
 {table(manifest["metrics"])}
 ## Program parameters

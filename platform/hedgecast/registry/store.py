@@ -11,16 +11,17 @@ import dataclasses
 import logging
 import math
 import os
+import re
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hedgecast.core.errors import GateRefusedError, InputError, ModelNotFoundError
-from hedgecast.registry.bundle import Bundle
+from hedgecast.registry.bundle import SETTINGS, Bundle, Manifest
 from hedgecast.registry.checks import Check, Rule, gate_checks, rule_for
 from hedgecast.registry.descent import descent_of
 from hedgecast.registry.evidence import ValidationDays
@@ -31,8 +32,9 @@ if TYPE_CHECKING:
 CANDIDATE = "candidate"
 CHAMPION = "champion"
 _ARTIFACT = "bundle"
-# MLflow's limit of one request.
-_METRICS_AT_ONCE = 1000
+# MLflow's limits of one request.
+_METRICS_AT_ONCE, _PARAMETERS_AT_ONCE = 1000, 100
+_LONGEST_PARAMETER = 6000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -136,6 +138,7 @@ class ModelStore:
         run_id = run.info.run_id
         for key, value in bundle.manifest.metrics.items():
             self._client.log_metric(run_id, key, value)
+        self._log_settings(run_id, bundle.manifest)
         self._log_curves(run_id, curves or {})
         self._client.log_artifacts(run_id, str(bundle.folder), _ARTIFACT)
         self._client.set_terminated(run_id)
@@ -316,6 +319,28 @@ class ModelStore:
         for begin in range(0, len(points), _METRICS_AT_ONCE):
             self._client.log_batch(run_id, metrics=points[begin : begin + _METRICS_AT_ONCE])
 
+    def _log_settings(self, run_id: str, manifest: Manifest) -> None:
+        """What was chosen beforehand as parameters by dotted key, so that runs can be compared by them."""
+        from mlflow.entities import Param
+
+        tables = {
+            "data": manifest.data,
+            "program": manifest.program.to_dict(),
+            SETTINGS: {
+                **manifest.training.get(SETTINGS, {}),
+                "method": manifest.method,
+                "seed": manifest.seed,
+            },
+        }
+        # Columns may have any name and number; MLflow takes neither.
+        found = [
+            Param(re.sub(r"[^\w./: -]", "_", key), str(value)[:_LONGEST_PARAMETER])
+            for key, value in _flat(tables)
+            if str(value)
+        ]
+        for begin in range(0, len(found), _PARAMETERS_AT_ONCE):
+            self._client.log_batch(run_id, params=found[begin : begin + _PARAMETERS_AT_ONCE])
+
     def _exists(self, name: str) -> bool:
         return bool(self._client.search_registered_models(filter_string=f"name = '{_checked(name)}'"))
 
@@ -324,6 +349,15 @@ class ModelStore:
         if experiment is not None:
             return str(experiment.experiment_id)
         return str(self._client.create_experiment(name, artifact_location=self._artifacts))
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Values of nested tables by dotted key."""
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _checked(name: str) -> str:
