@@ -19,9 +19,11 @@ from hedgecast.service.models import BundleReference
 from hedgecast.service.settings import ServiceSettings
 from hedgecast_workers.local_service import SERVE_ENVIRONMENT
 from hedgecast_workers.plan import ServePlan
+from hedgecast_workers.processes import end, family
 
 SOLVERS = DENOISERS = 2
 _START_SECONDS = 400.0
+_STOP_SECONDS = 60.0
 
 
 class Operator:
@@ -72,9 +74,13 @@ class Operator:
             said = await _said(process)
             yield cls(process, said["address"], [found.version for found in references])
         finally:
+            started = family(process.pid)
             assert process.stdin is not None
             process.stdin.close()
-            await process.wait()
+            # A deployment that hangs does not read that its input has ended.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), _STOP_SECONDS)
+            end(started, patience_seconds=1.0)
 
     async def switch(self) -> dict[str, Any]:
         """Make the other version champion; returns once that is done."""

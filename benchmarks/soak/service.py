@@ -37,7 +37,9 @@ def main() -> None:
         for line in sys.stdin:
             word, _, version = line.strip().partition(" ")
             if word == "switch":
-                plan = plan.model_copy(update={"bundle": BundleReference(**versions[version])})
+                found = versions[version]
+                reference = BundleReference(**{**found, "folder": Path(found["folder"])})
+                plan = plan.model_copy(update={"bundle": reference})
                 _say(said, address=_deployed(plan))
             else:
                 _say(said, **_status())
