@@ -38,6 +38,11 @@ class _Solution:
     statistics: _Statistics = dataclasses.field(default_factory=_Statistics)
 
 
+@dataclasses.dataclass
+class _Model:
+    full_name: str
+
+
 class Stages:
     """Answers each stage with the next of given bounds, and takes time by a clock of its own."""
 
@@ -56,7 +61,9 @@ class Stages:
             estimate=0.0, standard_error=0.0, upper_bound=self.bounds.pop(0), confidence=query.gap_confidence,
             replications=query.gap_replications,
         )  # fmt: skip
-        return DecideAnswer(model=None, solution=_Solution(gap))  # type: ignore[arg-type]
+        # The alias moves after each stage.
+        version = len(self.asked) if query.model == "m" else int(query.model.partition("@")[2])
+        return DecideAnswer(model=_Model(f"m@{version}"), solution=_Solution(gap))  # type: ignore[arg-type]
 
 
 def _query(**changes: Any) -> DecideQuery:
@@ -81,6 +88,7 @@ def test_it_goes_on_until_the_bound_is_small_and_keeps_the_best() -> None:
     assert [item.upper_bound for item in found] == [5.0, 5.0, 0.9]
     assert [item.stop for item in found] == [None, None, StopReason.CERTIFIED]
     assert [query.scenario_count for query in stages.asked] == [50, 100, 200]
+    assert [query.model for query in stages.asked] == ["m", "m@1", "m@1"], "bounds are of one model"
     # Every stage begins where the draws of the one before end: 11 samples each.
     assert [query.draw_start for query in stages.asked] == [0, 550, 1650]
     assert found[-1].draws == 550 + 1100 + 2200
