@@ -171,6 +171,17 @@ def test_versions_that_are_asked_for_are_loaded_once_and_the_current_one_is_kept
     _run(test)
 
 
+def test_bundles_that_are_registered_nowhere_are_told_apart(registry: Registry) -> None:
+    async def test(loads: Loads) -> None:
+        first = BundleReference(folder=registry.folder / "one")
+        versions = loads.versions(first)
+        await versions.start()
+        other = dataclasses.replace(first, folder=registry.folder / "other")
+        assert [await versions.of(one) for one in (other, first)] == ["other", "one"]
+
+    _run(test)
+
+
 def test_aliases_are_those_of_now_and_a_shadow_stays_one(registry: Registry) -> None:
     registry.name("candidate", 2)
     registry.name("champion", 2)

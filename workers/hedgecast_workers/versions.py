@@ -12,6 +12,7 @@ import asyncio
 import dataclasses
 import logging
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from hedgecast.core.errors import HedgecastError
@@ -20,6 +21,7 @@ from hedgecast.service.canary import CANARY
 from hedgecast.service.models import BundleReference
 
 V = TypeVar("V")
+_Key = tuple[Path, str]
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +64,9 @@ class Versions(Generic[V]):
         self._seconds = seconds if first.follows and first.registry is not None else 0.0
         self._first = first
         self._loading = asyncio.Lock()
-        # By version, the one used last at the end.
-        self._kept: dict[str, Version[V]] = {}
-        self._current = ""
+        # The one used last at the end.
+        self._kept: dict[_Key, Version[V]] = {}
+        self._current: _Key | None = None
         self._following: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -82,23 +84,24 @@ class Versions(Generic[V]):
     @property
     def current(self) -> Version[V]:
         """The version that the alias names, as far as this replica knows and is ready for it."""
+        assert self._current is not None
         return self._kept[self._current]
 
     @property
     def kept(self) -> tuple[Version[V], ...]:
         """All loaded versions, the current one first."""
-        others = (one for version, one in self._kept.items() if version != self._current)
+        others = (one for key, one in self._kept.items() if key != self._current)
         return (self.current, *others)
 
     async def of(self, reference: BundleReference) -> V:
         """A given version, loaded where it is not yet."""
-        version = reference.version
-        if version not in self._kept:
+        key = _key(reference)
+        if key not in self._kept:
             async with self._loading:
-                if version not in self._kept:
+                if key not in self._kept:
                     self._keep(reference, await self._load(reference))
-        self._kept[version] = self._kept.pop(version)
-        return self._kept[version].value
+        self._kept[key] = self._kept.pop(key)
+        return self._kept[key].value
 
     async def look(self) -> None:
         """Take over what the alias names now.
@@ -117,17 +120,18 @@ class Versions(Generic[V]):
     async def _take_over(self, meant: BundleReference) -> None:
         before = self._current
         value = await self.of(meant)
+        self._current = _key(meant)
         # With its aliases of now.
-        self._kept[meant.version] = Version(meant, value)
-        self._current = meant.version
-        if before and before != meant.version:
-            log.info("%s@%s was taken over by version %s", meant.name, before, meant.version)
+        self._kept[self._current] = Version(meant, value)
+        if before is not None and before != self._current:
+            log.info("version %s of %s has taken over", meant.version, meant.name)
 
     def _keep(self, reference: BundleReference, value: V) -> None:
-        self._kept[reference.version] = Version(reference, value)
-        oldest = [version for version in self._kept if version not in (self._current, reference.version)]
-        for version in oldest[: max(len(self._kept) - self._most, 0)]:
-            self._drop(self._kept.pop(version).value)
+        new = _key(reference)
+        self._kept[new] = Version(reference, value)
+        others = [key for key in self._kept if key not in (self._current, new)]
+        for key in others[: max(len(self._kept) - self._most, 0)]:
+            self._drop(self._kept.pop(key).value)
 
     async def _follow(self) -> None:
         while True:
@@ -136,7 +140,12 @@ class Versions(Generic[V]):
                 await self.look()
             except Exception:
                 # Whatever is wrong with the other version, this one goes on.
-                log.exception("staying with version %s", self._current)
+                log.exception("staying with version %s", self.current.reference.version)
+
+
+def _key(reference: BundleReference) -> _Key:
+    # Bundles that are registered nowhere all have the same version.
+    return reference.folder, reference.version
 
 
 def named_now(reference: BundleReference) -> BundleReference:
