@@ -78,17 +78,12 @@ async def _all(asked: Generation, answer: Ask) -> AsyncGenerator[Piece, None]:
             deadline_seconds=max(end - time.monotonic(), 0.0),
         )
         found = await answer(part)
-<<<<<<< HEAD
+        # Also when another version takes over during the stream.
+        pinned.append(found.model.full_name)
         if stream.hashed:
             # Hashing a batch takes some milliseconds in which other calls go on.
             return index, await asyncio.to_thread(stream.piece, found)
         return index, stream.piece(found)
-=======
-        # Also when another version takes over during the stream.
-        pinned.append(found.model.full_name)
-        # Hashing a batch takes some milliseconds in which other calls go on.
-        return index, await asyncio.to_thread(stream.piece, found)
->>>>>>> 1d55487 (Draw from a queue of packed requests, and take over a new champion beside the old one)
 
     async with contextlib.aclosing(read_ahead(range(asked.first_batch, total), batch)) as batches:
         async for index, piece in batches:
