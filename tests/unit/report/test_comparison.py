@@ -76,6 +76,7 @@ def test_the_markdown_says_everything_that_a_reader_needs(results: Results) -> N
     assert "point less ridge-residual | +500.00 [1.000, 2.000]" in text
     assert "Failed: gaussian, seed 1: it broke" in text
     assert "30 test days, 2020-01-01 to 2020-01-30; seeds 0, 1" in text
+    assert "the same days, numbers of scenarios and settings; none was tuned here" in text
 
 
 def test_costs_have_as_many_digits_as_say_something() -> None:
