@@ -28,6 +28,7 @@ _COMMANDS = {
     "evaluate": "hedgecast.commands.evaluate:evaluate",
     "explain": "hedgecast.commands.explain:explain",
     "models": "hedgecast.commands.models:app",
+    "measure-ladder": "hedgecast.commands.measure_ladder:measure_ladder",
     "scenarios": "hedgecast.commands.scenarios:scenarios",
     "probe": "hedgecast.commands.probe:probe",
     "solve": "hedgecast.commands.solve:solve",

@@ -27,6 +27,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from hedgecast.core.errors import HedgecastError, UnavailableError
+from hedgecast.service.ladder import Ladder
 from hedgecast_workers.plan import ServePlan
 from hedgecast_workers.processes import end, family
 from hedgecast_workers.serve import APPLICATION, QUIET, application
@@ -71,7 +72,7 @@ def _serve(plan: ServePlan, folder: Path, said: TextIO) -> None:
     check_threads(plan.num_denoisers * plan.settings.draw_sessions, plan.threads)
     with ThreadPoolExecutor(1) as pool:
         # While Ray starts: a damaged bundle is then one error here, not the last of a replica's retries.
-        checked = pool.submit(_open_bundle, plan.bundle.folder)
+        checked = pool.submit(_check, plan)
         with _private_ray(plan, folder / "ray"):
             checked.result()
             handle = _started(plan)
@@ -86,11 +87,14 @@ def _say(said: TextIO, record: dict[str, str]) -> None:
     print(json.dumps(record), file=said, flush=True)
 
 
-def _open_bundle(folder: Path) -> None:
+def _check(plan: ServePlan) -> None:
     # Takes seconds to import, and only to check.
     from hedgecast.registry.bundle import Bundle
+    from hedgecast.registry.ladder import MeasuredLadder
 
-    Bundle.open(folder)
+    manifest = Bundle.open(plan.bundle.folder).manifest
+    found = MeasuredLadder.read(plan.bundle.folder, manifest.fingerprint)
+    Ladder(plan.settings).check_measured(plan.bundle.name or manifest.name, found.steps if found else ())
 
 
 def _interrupt(*_: object) -> None:

@@ -53,6 +53,27 @@ class GapBound:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Degradation:
+    """How load made an answer cheaper, and what such answers cost on the model's validation days."""
+
+    rungs: tuple[str, ...]
+    """``FEWER_SCENARIOS``, ``BASELINE_SCENARIOS``."""
+    regret_increase: float
+    """Mean regret of such answers less that of full ones, in the currency of the program."""
+    lower_bound: float
+    """Of the interval of that mean."""
+    upper_bound: float
+    confidence: float
+    reference_regret: float
+    """Mean regret of full answers."""
+    num_days: int
+    reference_scenarios: int
+    """Of each full answer."""
+    measured_at: np.datetime64
+    """UTC."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ConstraintPrice:
     """What a constraint that binds is worth."""
 
@@ -117,6 +138,8 @@ class DecisionAnswer:
     """Under which the outcome can be recorded; empty: the server keeps none."""
     scenario_source: str
     """``MODEL``, ``BASELINE`` or ``CALLER``; empty when the request was only validated."""
+    degradation: Degradation | None
+    """None: a full answer."""
 
     def to_pandas(self) -> Any:
         """A pandas DataFrame of the variables with one entry a step, indexed by time; needs pandas."""

@@ -12,6 +12,7 @@ from hedgecast.client.answers import (
     CertifiedDecision,
     ConstraintPrice,
     DecisionAnswer,
+    Degradation,
     Difference,
     EvaluationAnswer,
     ExplanationAnswer,
@@ -66,6 +67,21 @@ def decision_answer(message: decision_pb.DecideResponse) -> DecisionAnswer:
         request_id=message.request_id,
         decision_id=message.decision_id,
         scenario_source=_source(message),
+        degradation=_degradation(message.degradation) if message.HasField("degradation") else None,
+    )
+
+
+def _degradation(message: decision_pb.Degradation) -> Degradation:
+    return Degradation(
+        rungs=tuple(decision_pb.Degradation.Rung.Name(rung) for rung in message.rungs),
+        regret_increase=message.regret_increase,
+        lower_bound=message.regret_increase_lower_bound,
+        upper_bound=message.regret_increase_upper_bound,
+        confidence=message.confidence,
+        reference_regret=message.reference_regret,
+        num_days=message.day_count,
+        reference_scenarios=message.reference_scenario_count,
+        measured_at=codec.decode_times([message.measure_time], field="degradation.measure_time")[0],
     )
 
 

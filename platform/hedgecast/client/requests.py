@@ -67,6 +67,8 @@ class DecideOptions(Question, total=False):
     """Fresh samples for the interval of the optimality gap; 0: none; the service's default where left out."""
     gap_confidence: float
     """Of that interval; 0.95 where left out."""
+    refuse_degradation: bool
+    """Raise `OverloadedError` where load would make the answer a cheaper one; False where left out."""
 
 
 class EvaluateOptions(Question, total=False):
@@ -139,6 +141,7 @@ def decide_request(model: str, options: DecideOptions) -> decision_pb.DecideRequ
         validate_only=options.get("validate_only", False),
         gap_replication_count=options.get("gap_replications"),
         gap_confidence=options.get("gap_confidence", 0.0),
+        refuse_degradation=options.get("refuse_degradation", False),
     )
 
 

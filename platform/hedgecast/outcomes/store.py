@@ -285,4 +285,5 @@ def _require_same_decision(kept: DecisionRecord, decision: DecisionRecord) -> No
         raise OutcomeConflictError(
             f"another decision is kept under {name} {value!r}: use a new one for each request",
             field=name.replace(" ", "_"),
+            kept_version=kept.model_version,
         )

@@ -47,11 +47,11 @@ class RegisteredModel:
         self.bundle = bundle
         self._session = ScenarioSession(bundle)
 
-    def scenarios(self, part: Part, count: int, seed: int) -> ScenarioSet:
-        """``count`` scenarios of each day; their ``source`` is the bundle's fingerprint."""
+    def scenarios(self, part: Part, count: int, seed: int, *, baseline: bool = False) -> ScenarioSet:
+        """``count`` scenarios of each day, of the network or its baseline; ``source`` is the fingerprint."""
         context, numbers = part.context.numpy(), day_numbers(part.days)
         parts = [
-            self._session.draw(context[rows], numbers[rows], count, seed)
+            self._session.draw(context[rows], numbers[rows], count, seed, baseline=baseline)
             for rows in (slice(begin, begin + _CHUNK) for begin in range(0, len(part), _CHUNK))
         ]
         paths = torch.from_numpy(np.concatenate(parts).astype(np.float64))

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hedgecast.core.errors import GateRefusedError, InputError, ModelNotFoundError
-from hedgecast.registry.bundle import SETTINGS, Bundle, Manifest
+from hedgecast.registry.bundle import MANIFEST, SETTINGS, Bundle, Manifest
 from hedgecast.registry.checks import Check, Rule, gate_checks, rule_for
 from hedgecast.registry.descent import descent_of
 from hedgecast.registry.evidence import ValidationDays
@@ -299,6 +299,28 @@ class ModelStore:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         return dataclasses.replace(bundle, folder=target)
+
+    def attach(self, reference: str, file: Path) -> None:
+        """Keep a file beside the bundle of the version that ``reference`` names; another of its name goes.
+
+        `fetch` brings it, too. It stands outside the bundle's checksums: a file that the bundle itself holds
+        is refused.
+
+        Raises
+        ------
+        ModelNotFoundError
+            No such model, alias or version.
+        InputError
+            The bundle has a file of that name.
+        """
+        version = self.resolve(reference)
+        with tempfile.TemporaryDirectory(prefix="hedgecast-") as folder:
+            held = self.fetch(version.reference, Path(folder)).manifest.files
+        if file.name in held or file.name == MANIFEST:
+            raise InputError(f"{version.reference} holds a {file.name} of its own", file=file.name)
+        run = self._client.get_model_version(version.name, str(version.version)).run_id
+        with _quiet():
+            self._client.log_artifact(run, str(file), _ARTIFACT)
 
     def _champion(self, reference: str) -> ModelVersion | None:
         """The champion of the model that ``reference`` names a version of."""

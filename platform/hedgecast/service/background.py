@@ -41,8 +41,12 @@ def background_server(
         # Made inside the loop: grpc.aio binds a server to the running loop.
         server = DecisionServer(backend, settings)
         address = await server.start()
-        if ready:
-            await server.set_ready()
+        try:
+            if ready:
+                await server.set_ready()
+        except BaseException:
+            await server.stop()
+            raise
         return server, address
 
     try:

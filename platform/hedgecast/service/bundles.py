@@ -17,6 +17,7 @@ from hedgecast.programs.catalog import ProgramConfig, load_program
 from hedgecast.programs.program import TwoStageProgram
 from hedgecast.programs.risk import Risk
 from hedgecast.registry.bundle import PROGRAM_FILE, Bundle
+from hedgecast.registry.ladder import MeasuredLadder
 from hedgecast.registry.session import Context, ContextReader, ScenarioSession
 from hedgecast.service.decide import ServedModel
 from hedgecast.service.local import LocalModel
@@ -100,6 +101,7 @@ def _describe(
     reference: BundleReference, bundle: Bundle, schema: FeatureSchema, program: TwoStageProgram
 ) -> ModelDescription:
     shape = bundle.manifest.generator
+    measured = MeasuredLadder.read(bundle.folder, bundle.manifest.fingerprint)
 
     def columns(names: tuple[str, ...]) -> tuple[ColumnSpec, ...]:
         return tuple(ColumnSpec(name=name, unit=schema.units.get(name, "")) for name in names)
@@ -119,6 +121,7 @@ def _describe(
         series=tuple(
             ColumnSpec(name=name, unit=unit) for name, unit in zip(shape.names, shape.units, strict=True)
         ),
+        ladder=() if measured is None else measured.steps,
     )
 
 

@@ -137,6 +137,8 @@ class Answered:
     backend: str = ""
     verdict: str = ""
     """Name of the state; empty: nothing was solved."""
+    rungs: tuple[str, ...] = ()
+    """Ways in which load made the answer cheaper."""
 
     @classmethod
     def of(cls, answer: Message) -> Answered:
@@ -150,6 +152,8 @@ class Answered:
                 found["model_fingerprint"] = message.fingerprint  # type: ignore[attr-defined]
             elif kind == "Durations":
                 found["stages"] = dict(_stages(message))
+            elif kind == "Degradation":
+                found["rungs"] = tuple(_rungs(message))
             elif kind == "Verdict":
                 found["verdict"] = _state_name(message)
                 found["iterations"] = message.iteration_count  # type: ignore[attr-defined]
@@ -188,6 +192,13 @@ def _stages(message: Message) -> Iterator[tuple[str, float]]:
         value = getattr(message, field.name)
         if isinstance(value, Duration) and message.HasField(field.name):
             yield field.name.removesuffix("_duration"), decode_duration(value)
+
+
+def _rungs(message: Message) -> Iterator[str]:
+    names = message.DESCRIPTOR.fields_by_name["rungs"].enum_type
+    assert names is not None
+    for number in message.rungs:  # type: ignore[attr-defined]
+        yield names.values_by_number[number].name
 
 
 def _state_name(message: Message) -> str:

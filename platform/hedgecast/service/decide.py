@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from hedgecast.core.errors import ConfigError, DataError, ShapeError
 from hedgecast.programs.program import TwoStageProgram
+from hedgecast.registry.ladder import Rung
 from hedgecast.registry.session import Context
 from hedgecast.rpc.codec import NamedRows
 from hedgecast.scenarios.scenario_set import ScenarioSet
-from hedgecast.service.answers import Scenarios
+from hedgecast.service.answers import Scenarios, ScenarioSource
 from hedgecast.service.models import ColumnSpec, ModelDescription
-from hedgecast.service.queries import EvaluateQuery, Query
+from hedgecast.service.queries import DecideQuery, EvaluateQuery, Query
 from hedgecast.service.safety import MODEL, OWN, Judgement, Safety
 
 
@@ -68,7 +69,10 @@ class ServedModel:
         """What an answer to a prepared query would rest on; see `Safety.before`."""
         if context is None:
             return OWN
-        return MODEL if self.safety is None else self.safety.before(query, context)
+        judged = MODEL if self.safety is None else self.safety.before(query, context)
+        if isinstance(query, DecideQuery) and Rung.BASELINE_SCENARIOS in query.rungs:
+            return dataclasses.replace(judged, source=ScenarioSource.BASELINE)
+        return judged
 
     def after(self, judged: Judgement, paths: NDArray[np.float32]) -> Judgement:
         """The same once the scenarios are there; see `Safety.after`."""

@@ -96,6 +96,17 @@ class ServiceMetrics:
             "hedgecast_audit_records_left_out", "Audit records that were not written.", registry=self.registry
         )
 
+        self._ladder_step = Gauge(
+            "hedgecast_ladder_step",
+            "Step of the ladder of cheaper answers in use; 0: full answers.",
+            registry=self.registry,
+        )
+        self._degraded = Counter(
+            "hedgecast_degraded_answers",
+            "Answers that load made cheaper, by each rung taken.",
+            ("model", "rung"),
+            registry=self.registry,
+        )
         self._missing_providers = Gauge(
             "hedgecast_missing_execution_providers",
             "1 for a provider that the network should run on and does not.",
@@ -132,6 +143,8 @@ class ServiceMetrics:
             self._models.labels(answered.model, answered.model_fingerprint).set(1)
         if answered.fingerprint:
             self._scenarios.labels(answered.model).inc(answered.scenarios)
+        for rung in answered.rungs:
+            self._degraded.labels(answered.model, rung).inc()
         if answered.verdict:
             self._verdicts.labels(answered.verdict).inc()
             self._iterations.labels(answered.backend).observe(answered.iterations)
@@ -163,6 +176,10 @@ class ServiceMetrics:
         """State what recorded outcomes say of a model, NAME@VERSION."""
         self._regret.labels(model).set(performance.regret.mean)
         self._alarm.labels(model).set(1.0 if performance.warning else 0.0)
+
+    def set_ladder_step(self, step: int) -> None:
+        """State the step of the ladder in use."""
+        self._ladder_step.set(step)
 
     def set_missing_providers(self, names: Sequence[str]) -> None:
         """State the execution providers that a denoiser does without; the names are the settings'."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hedgecast.core.errors import ModelNotFoundError
+from hedgecast.registry.ladder import MeasuredStep
 
 CHAMPION = "champion"
 
@@ -78,6 +79,8 @@ class ModelDescription:
     series: tuple[ColumnSpec, ...]
     superseded: bool = False
     """Another version took its place: it answers only when it is asked for by its version."""
+    ladder: tuple[MeasuredStep, ...] = ()
+    """What cheaper answers cost, as far as that was measured."""
 
     @property
     def full_name(self) -> str:

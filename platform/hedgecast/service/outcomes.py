@@ -18,7 +18,13 @@ from typing import Self, TypeVar
 
 import numpy as np
 
-from hedgecast.core.errors import DecisionNotFoundError, InfeasibleError, ModelNotFoundError, NotOfferedError
+from hedgecast.core.errors import (
+    DecisionNotFoundError,
+    InfeasibleError,
+    ModelNotFoundError,
+    NotOfferedError,
+    OutcomeConflictError,
+)
 from hedgecast.outcomes import (
     DecisionRecord,
     OutcomeRecord,
@@ -118,7 +124,15 @@ class OutcomeBook:
         if shadow_of:
             # The request id belongs to the planner's decision.
             record = dataclasses.replace(record, request_id="", shadow_of=shadow_of)
-        kept = await self._run(lambda store: store.keep(record))
+        try:
+            kept = await self._run(lambda store: store.keep(record))
+        except OutcomeConflictError as error:
+            # A retry that another version, or a cheaper step, answered: the planner holds this answer, not
+            # the lost one, and must be able to settle it. The request id stays with the first.
+            if error.facts.get("kept_version") in (None, record.model_version):
+                raise
+            again = dataclasses.replace(record, request_id="")
+            kept = await self._run(lambda store: store.keep(again))
         return kept.decision_id
 
     async def settle(
@@ -235,7 +249,7 @@ def _record(query: DecideQuery, answer: DecideAnswer, principal: str) -> Decisio
         request_id=query.request_id,
         principal=principal,
         model=model.name,
-        model_version=model.version,
+        model_version=kept_version(model.version, query),
         program=model.program.name,
         program_version=model.program.version,
         issued_at=datetime.datetime.now(datetime.UTC),
@@ -251,6 +265,11 @@ def _record(query: DecideQuery, answer: DecideAnswer, principal: str) -> Decisio
     )
 
 
+def kept_version(version: str, query: DecideQuery) -> str:
+    """The version that a decision is kept under: figures of cheaper answers are not the model's."""
+    return "+".join((version, *sorted(rung.value for rung in query.rungs)))
+
+
 def served_for(decision: DecisionRecord, models: Sequence[ModelDescription]) -> ModelDescription:
     """A served model with the decision's program: its own version, or another of its name.
 
@@ -264,7 +283,7 @@ def served_for(decision: DecisionRecord, models: Sequence[ModelDescription]) -> 
     alike = [
         model for model in models if (model.name, model.program.name) == (decision.model, decision.program)
     ]
-    exact = [model for model in alike if model.version == decision.model_version]
+    exact = [model for model in alike if model.version == decision.model_version.partition("+")[0]]
     if not alike:
         raise ModelNotFoundError(
             f"no version of {decision.model} with program {decision.program} is served any more: its costs "

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hedgecast.programs.risk import Risk
+from hedgecast.registry.ladder import MeasuredStep, Rung
 from hedgecast.rpc.codec import NamedRows
 from hedgecast.service.answers import (
     DecideAnswer,
@@ -76,6 +77,10 @@ class DecideQuery(Query[DecideAnswer]):
     """Whether shadow prices and sensitivities are asked for."""
     keep: bool = False
     """Whether the answer carries the bands that its outcome will be held against."""
+    rungs: frozenset[Rung] = frozenset()
+    """Cheaper ways that it is answered in, because of load."""
+    degradation: MeasuredStep | None = None
+    """What the step they belong to costs; None: there are none."""
 
     @property
     def draw_count(self) -> int:

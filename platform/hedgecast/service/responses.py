@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from hedgecast.registry.ladder import MeasuredStep
 from hedgecast.rpc import codec
 from hedgecast.rpc.v1 import decision_service_pb2 as decision_pb
 from hedgecast.rpc.v1 import model_service_pb2 as model_pb
@@ -39,6 +40,8 @@ def decide_response(
     )
     if answer.solution is not None:
         _fill(message, answer.solution)
+        if query.degradation is not None:
+            _degrade(message, query, query.degradation)
     return message
 
 
@@ -167,6 +170,31 @@ def _fill(message: decision_pb.DecideResponse, solution: Solution) -> None:
     total = codec.decode_duration(message.durations.total_duration)
     message.durations.CopyFrom(_durations(solution, total))
     message.warnings.extend(warning_messages(solution.warnings))
+
+
+def _degrade(message: decision_pb.DecideResponse, query: DecideQuery, cost: MeasuredStep) -> None:
+    """Say which cheaper ways were taken and what they cost."""
+    names = sorted(rung.value for rung in query.rungs)
+    message.degradation.CopyFrom(
+        decision_pb.Degradation(
+            rungs=[decision_pb.Degradation.Rung.Value(name.upper()) for name in names],
+            regret_increase=cost.regret_increase,
+            regret_increase_lower_bound=cost.lower_bound,
+            regret_increase_upper_bound=cost.upper_bound,
+            confidence=cost.confidence,
+            reference_regret=cost.reference_regret,
+            day_count=cost.num_days,
+            reference_scenario_count=cost.reference_scenarios,
+        )
+    )
+    message.degradation.measure_time.FromJsonString(cost.measured_time)
+    message.warnings.add(
+        reason="DEGRADED",
+        message=f"under load the service answered with {' and '.join(names)}: on {cost.num_days} validation "
+        f"days the regret rose by {cost.regret_increase:.4g} ({cost.confidence:.0%} interval "
+        f"{cost.lower_bound:.4g} to {cost.upper_bound:.4g}) over {cost.reference_regret:.4g} with "
+        f"{cost.reference_scenarios} scenarios",
+    )
 
 
 def origin_message(source: ScenarioSource) -> decision_pb.ScenarioOrigin:

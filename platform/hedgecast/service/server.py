@@ -24,10 +24,12 @@ from hedgecast.rpc.v1 import (
 from hedgecast.service.access import access_book
 from hedgecast.service.audit import AuditLog
 from hedgecast.service.backend import DecisionBackend
+from hedgecast.service.canary import CANARY
 from hedgecast.service.credentials import server_credentials
 from hedgecast.service.health_port import HealthPort
 from hedgecast.service.identity import Identity
 from hedgecast.service.interceptors import CallGuard
+from hedgecast.service.ladder import Ladder
 from hedgecast.service.metrics import MetricsPort, ServiceMetrics
 from hedgecast.service.outcomes import OutcomeBook
 from hedgecast.service.records import CallLog, Recorder
@@ -78,7 +80,9 @@ class DecisionServer:
             interceptors=[CallGuard(settings, Identity.of(settings), access_book(settings), recorders)],
             options=_options(settings),
         )
-        self._decisions = DecisionServicer(backend, settings, self._book)
+        self._backend = backend
+        self._ladder = Ladder(settings, self.metrics.set_ladder_step)
+        self._decisions = DecisionServicer(backend, settings, self._book, self._ladder)
         decision_service_pb2_grpc.add_DecisionServiceServicer_to_server(self._decisions, self._server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(
             ModelServicer(backend, self._book), self._server
@@ -131,7 +135,14 @@ class DecisionServer:
         return address
 
     async def set_ready(self) -> None:
-        """Turn health to SERVING: the backend is warm."""
+        """Turn health to SERVING: the backend is warm.
+
+        Raises
+        ------
+        ConfigError
+            The settings allow a step of the ladder that was not measured for a served model.
+        """
+        self._ladder.check(await self._backend.models(), shadow=CANARY)
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
     async def stop(self) -> None:

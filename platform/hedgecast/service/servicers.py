@@ -26,6 +26,7 @@ from hedgecast.service.canary import Canary, canary_of
 from hedgecast.service.certify import certified
 from hedgecast.service.generation import generated
 from hedgecast.service.interceptors import Refused, deadline_seconds
+from hedgecast.service.ladder import Ladder, worked_seconds
 from hedgecast.service.models import resolve
 from hedgecast.service.outcomes import OutcomeBook
 from hedgecast.service.queries import Query
@@ -63,10 +64,13 @@ log = logging.getLogger(__name__)
 class DecisionServicer(decision_grpc.DecisionServiceServicer):
     """Answers decision requests with a backend."""
 
-    def __init__(self, backend: DecisionBackend, settings: ServiceSettings, book: OutcomeBook) -> None:
+    def __init__(
+        self, backend: DecisionBackend, settings: ServiceSettings, book: OutcomeBook, ladder: Ladder
+    ) -> None:
         self._backend = backend
         self._settings = settings
         self._book = book
+        self._ladder = ladder
         self._canary = Canary(backend, book, settings.canary_share)
 
     async def Decide(  # noqa: N802 - the stub's name
@@ -144,6 +148,8 @@ class DecisionServicer(decision_grpc.DecisionServiceServicer):
     ) -> decision_pb.DecideResponse:
         query = decide_query(request, self._settings, deadline_seconds=self._seconds(context))
         query = dataclasses.replace(query, keep=self._book.keeping and query.own is None)
+        model = resolve(await self._backend.models(), query.model)
+        query = self._ladder.applied(query, model, refuses=request.refuse_degradation)
         answer, seconds = await self._answer(query)
         response = decide_response(query, answer, total_seconds=seconds)
         alarm = self._book.warning(answer.model.full_name)
@@ -151,7 +157,9 @@ class DecisionServicer(decision_grpc.DecisionServiceServicer):
             response.warnings.add(reason="REALIZED_COVERAGE", message=alarm)
         principal = CURRENT_CALL.get().principal
         response.decision_id = await self._book.keep(query, answer, principal)
-        await self._canary.follow(query, answer.model, response.decision_id, principal)
+        if not query.rungs:
+            # Pairs of two versions are of full answers.
+            await self._canary.follow(query, answer.model, response.decision_id, principal)
         return response
 
     async def finish(self) -> None:
@@ -179,8 +187,10 @@ class DecisionServicer(decision_grpc.DecisionServiceServicer):
     async def _answer(self, query: Query[A]) -> tuple[A, float]:
         """The backend's answer and the seconds that it took."""
         started = time.perf_counter()
-        answer = await self._backend.answer(query)
-        seconds = time.perf_counter() - started
+        with self._ladder.question() as question:
+            answer = await self._backend.answer(query)
+            seconds = time.perf_counter() - started
+            question.waited = seconds - worked_seconds(answer)
         log.info("request %s: %s answered in %.1f ms", query.request_id, query.model, 1e3 * seconds)
         return answer, seconds
 

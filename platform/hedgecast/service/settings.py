@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
+import math
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from hedgecast.core.errors import ConfigError
+from hedgecast.registry.ladder import Rung
+
+
+class LadderStep(NamedTuple):
+    """From which load on a rung is used."""
+
+    rung: str
+    """Its name."""
+    requests: int
+    """Questions under way, waiting ones included."""
+    seconds: float | None
+    """Wait of recent answers; None: it does not count."""
 
 
 class ServiceSettings(BaseSettings):
@@ -76,6 +90,16 @@ class ServiceSettings(BaseSettings):
     """Folder in which decisions and their outcomes are kept, by one server at a time; unset: none are."""
     canary_share: float = Field(default=0.0, ge=0, le=1)
     """Share of decisions that the version with the alias ``canary`` answers too; needs the folder."""
+    ladder: str = ""
+    """Cheaper answers under load: steps ``RUNG:REQUESTS`` or ``RUNG:REQUESTS:SECONDS``, separated by commas.
+    Each adds its rung (``fewer_scenarios``, ``baseline_scenarios``) from so many questions under way on, or
+    from so long a wait on, and must have been measured (``hedgecast measure-ladder``). Empty: none."""
+    ladder_scenarios: int = Field(default=50, ge=1)
+    """Scenarios that ``fewer_scenarios`` leaves."""
+    ladder_release: float = Field(default=0.5, gt=0, le=1)
+    """Share of a step's load under which the load must stay before the step is left."""
+    ladder_hold_seconds: float = Field(default=30.0, ge=0)
+    """How long it must stay there, in seconds."""
     max_input_entries: int = Field(default=1_000_000, ge=1)
     """Most numbers in one table or array of a request."""
     max_message_bytes: int = Field(default=16 * 2**20, ge=1024)
@@ -130,6 +154,7 @@ class ServiceSettings(BaseSettings):
                 f"metrics_host {self.metrics_host!r} is not loopback: set allow_open_metrics where something "
                 "else protects the port"
             )
+        self.ladder_steps  # noqa: B018 - raises where it cannot be read
         if not self.providers:
             raise ValueError("execution_providers names none: CPUExecutionProvider, say")
         if not (self.loopback or self.secure or self.allow_insecure):
@@ -150,6 +175,20 @@ class ServiceSettings(BaseSettings):
         return tuple(name.strip() for name in self.execution_providers.split(",") if name.strip())
 
     @property
+    def ladder_steps(self) -> tuple[LadderStep, ...]:
+        """The steps of `ladder`, in order."""
+        steps = tuple(map(_ladder_step, filter(None, map(str.strip, self.ladder.split(",")))))
+        rungs = [step.rung for step in steps]
+        if len(set(rungs)) < len(rungs):
+            raise ValueError(f"ladder {self.ladder!r} names a rung twice")
+        for one, other in itertools.pairwise(steps):
+            if other.requests <= one.requests:
+                raise ValueError(
+                    f"ladder {self.ladder!r}: {other.rung} must start at more requests than {one.rung}"
+                )
+        return steps
+
+    @property
     def loopback(self) -> bool:
         """Whether only this machine can connect."""
         return _is_loopback(self.host)
@@ -158,6 +197,24 @@ class ServiceSettings(BaseSettings):
     def address_of(host: str, port: int) -> str:
         """HOST:PORT, an IPv6 host in brackets."""
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _ladder_step(text: str) -> LadderStep:
+    rung, _, load = text.partition(":")
+    requests, _, seconds = load.partition(":")
+    known = [member.value for member in Rung]
+    try:
+        step = LadderStep(rung, int(requests), float(seconds) if seconds else None)
+    except ValueError:
+        step = LadderStep(rung, 0, None)
+    # NaN fails this too.
+    right = step.requests >= 1 and (step.seconds is None or 0.0 < step.seconds < math.inf)
+    if rung not in known or not right:
+        raise ValueError(
+            f"ladder step {text!r}: must be RUNG:REQUESTS or RUNG:REQUESTS:SECONDS, RUNG one of "
+            f"{', '.join(known)}, both numbers positive"
+        )
+    return step
 
 
 def _is_loopback(host: str) -> bool:

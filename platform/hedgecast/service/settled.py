@@ -21,7 +21,9 @@ def settled_response(settled: Settled, request_id: str) -> decision_pb.RecordOut
         realized_regret=outcome.regret,
         expected_cost=decision.expected_cost,
         expected_regret=decision.expected_regret,
-        model=decision_pb.ModelReference(name=decision.model, version=decision.model_version),
+        model=decision_pb.ModelReference(
+            name=decision.model, version=decision.model_version.partition("+")[0]
+        ),
         request_id=request_id,
         covered=[
             decision_pb.CoveredShare(series=name, level=level, share=share, expected_share=expected)

@@ -66,6 +66,7 @@ class DecideRequest(_message.Message):
     OWN_SCENARIOS_FIELD_NUMBER: _builtins.int
     GAP_REPLICATION_COUNT_FIELD_NUMBER: _builtins.int
     GAP_CONFIDENCE_FIELD_NUMBER: _builtins.int
+    REFUSE_DEGRADATION_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Model, as NAME (the alias champion, or the only version that is served),
     NAME@ALIAS or NAME@VERSION: "german_grid", "german_grid@champion",
@@ -99,6 +100,10 @@ class DecideRequest(_message.Message):
     """
     gap_confidence: _builtins.float
     """Confidence of that interval, in (0, 1). Zero, the default: 0.95."""
+    refuse_degradation: _builtins.bool
+    """Answer RESOURCE_EXHAUSTED where load would make the answer a cheaper one:
+    `degradation` is then never set. Default false.
+    """
     @_builtins.property
     def history(self) -> _rows_pb2.Rows:
         """Rows before the decision period: every column and at least as many rows as
@@ -154,10 +159,11 @@ class DecideRequest(_message.Message):
         own_scenarios: Global___ScenarioSet | None = ...,
         gap_replication_count: _builtins.int | None = ...,
         gap_confidence: _builtins.float = ...,
+        refuse_degradation: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_gap_replication_count", b"_gap_replication_count", "gap_replication_count", b"gap_replication_count", "history", b"history", "known", b"known", "own_scenarios", b"own_scenarios", "risk", b"risk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gap_replication_count", b"_gap_replication_count", "gap_confidence", b"gap_confidence", "gap_replication_count", b"gap_replication_count", "given", b"given", "history", b"history", "known", b"known", "model", b"model", "own_scenarios", b"own_scenarios", "quantile_levels", b"quantile_levels", "request_id", b"request_id", "return_scenarios", b"return_scenarios", "risk", b"risk", "scenario_count", b"scenario_count", "seed", b"seed", "tail_level", b"tail_level", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gap_replication_count", b"_gap_replication_count", "gap_confidence", b"gap_confidence", "gap_replication_count", b"gap_replication_count", "given", b"given", "history", b"history", "known", b"known", "model", b"model", "own_scenarios", b"own_scenarios", "quantile_levels", b"quantile_levels", "refuse_degradation", b"refuse_degradation", "request_id", b"request_id", "return_scenarios", b"return_scenarios", "risk", b"risk", "scenario_count", b"scenario_count", "seed", b"seed", "tail_level", b"tail_level", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__gap_replication_count: _TypeAlias = _typing.Literal["gap_replication_count"]  # noqa: Y015
     _WhichOneofArgType__gap_replication_count: _TypeAlias = _typing.Literal["_gap_replication_count", b"_gap_replication_count"]  # noqa: Y015
@@ -201,6 +207,7 @@ class DecideResponse(_message.Message):
     SENSITIVITIES_FIELD_NUMBER: _builtins.int
     DECISION_ID_FIELD_NUMBER: _builtins.int
     SCENARIO_ORIGIN_FIELD_NUMBER: _builtins.int
+    DEGRADATION_FIELD_NUMBER: _builtins.int
     objective: _builtins.float
     """Value of the asked risk measure at the decision."""
     expected_cost: _builtins.float
@@ -303,6 +310,12 @@ class DecideResponse(_message.Message):
     def scenario_origin(self) -> Global___ScenarioOrigin:
         """Who made the scenarios."""
 
+    @_builtins.property
+    def degradation(self) -> Global___Degradation:
+        """How the answer is cheaper than a full one, because of load. Unset: it is a
+        full one. The same request, seed, versions and rungs give the same answer.
+        """
+
     def __init__(
         self,
         *,
@@ -333,14 +346,103 @@ class DecideResponse(_message.Message):
         sensitivities: _abc.Iterable[Global___Sensitivity] | None = ...,
         decision_id: _builtins.str = ...,
         scenario_origin: Global___ScenarioOrigin | None = ...,
+        degradation: Global___Degradation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["durations", b"durations", "model", b"model", "model_gap", b"model_gap", "program", b"program", "scenario_origin", b"scenario_origin", "scenarios", b"scenarios", "verdict", b"verdict"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["degradation", b"degradation", "durations", b"durations", "model", b"model", "model_gap", b"model_gap", "program", b"program", "scenario_origin", b"scenario_origin", "scenarios", b"scenarios", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["constraint_prices", b"constraint_prices", "cost_cvar", b"cost_cvar", "cost_quantiles", b"cost_quantiles", "decision", b"decision", "decision_id", b"decision_id", "durations", b"durations", "expected_cost", b"expected_cost", "expected_regret", b"expected_regret", "expected_regret_standard_error", b"expected_regret_standard_error", "expected_value_of_perfect_information", b"expected_value_of_perfect_information", "model", b"model", "model_gap", b"model_gap", "objective", b"objective", "program", b"program", "regret_cvar", b"regret_cvar", "regret_quantiles", b"regret_quantiles", "request_id", b"request_id", "scenario_count", b"scenario_count", "scenario_fingerprint", b"scenario_fingerprint", "scenario_origin", b"scenario_origin", "scenarios", b"scenarios", "seed", b"seed", "sensitivities", b"sensitivities", "tail_level", b"tail_level", "value_of_stochastic_solution", b"value_of_stochastic_solution", "verdict", b"verdict", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["constraint_prices", b"constraint_prices", "cost_cvar", b"cost_cvar", "cost_quantiles", b"cost_quantiles", "decision", b"decision", "decision_id", b"decision_id", "degradation", b"degradation", "durations", b"durations", "expected_cost", b"expected_cost", "expected_regret", b"expected_regret", "expected_regret_standard_error", b"expected_regret_standard_error", "expected_value_of_perfect_information", b"expected_value_of_perfect_information", "model", b"model", "model_gap", b"model_gap", "objective", b"objective", "program", b"program", "regret_cvar", b"regret_cvar", "regret_quantiles", b"regret_quantiles", "request_id", b"request_id", "scenario_count", b"scenario_count", "scenario_fingerprint", b"scenario_fingerprint", "scenario_origin", b"scenario_origin", "scenarios", b"scenarios", "seed", b"seed", "sensitivities", b"sensitivities", "tail_level", b"tail_level", "value_of_stochastic_solution", b"value_of_stochastic_solution", "verdict", b"verdict", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DecideResponse: _TypeAlias = DecideResponse  # noqa: Y015
+
+@_typing.final
+class Degradation(_message.Message):
+    """A cheaper answer in place of a full one, as the operator allows it under
+    load, and what that costs. Figures are those of the model's validation days,
+    not of this request, in the currency of the program.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Rung:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _RungEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Degradation._Rung.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        RUNG_UNSPECIFIED: Degradation._Rung.ValueType  # 0
+        """Never sent."""
+        FEWER_SCENARIOS: Degradation._Rung.ValueType  # 1
+        """Fewer scenarios than were asked for: `scenario_count` of the answer says
+        how many. They are the first of those that were asked for.
+        """
+        BASELINE_SCENARIOS: Degradation._Rung.ValueType  # 2
+        """Scenarios of the model's baseline: `scenario_origin` names it."""
+
+    class Rung(_Rung, metaclass=_RungEnumTypeWrapper):
+        """Ways of answering cheaper."""
+
+    RUNG_UNSPECIFIED: Degradation.Rung.ValueType  # 0
+    """Never sent."""
+    FEWER_SCENARIOS: Degradation.Rung.ValueType  # 1
+    """Fewer scenarios than were asked for: `scenario_count` of the answer says
+    how many. They are the first of those that were asked for.
+    """
+    BASELINE_SCENARIOS: Degradation.Rung.ValueType  # 2
+    """Scenarios of the model's baseline: `scenario_origin` names it."""
+
+    RUNGS_FIELD_NUMBER: _builtins.int
+    REGRET_INCREASE_FIELD_NUMBER: _builtins.int
+    REGRET_INCREASE_LOWER_BOUND_FIELD_NUMBER: _builtins.int
+    REGRET_INCREASE_UPPER_BOUND_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    REFERENCE_REGRET_FIELD_NUMBER: _builtins.int
+    DAY_COUNT_FIELD_NUMBER: _builtins.int
+    REFERENCE_SCENARIO_COUNT_FIELD_NUMBER: _builtins.int
+    MEASURE_TIME_FIELD_NUMBER: _builtins.int
+    regret_increase: _builtins.float
+    """Mean regret of such answers less that of full ones, on the same days."""
+    regret_increase_lower_bound: _builtins.float
+    """Lower end of the interval of that mean, paired by day."""
+    regret_increase_upper_bound: _builtins.float
+    """Upper end of the interval."""
+    confidence: _builtins.float
+    """Confidence of the interval, in (0, 1)."""
+    reference_regret: _builtins.float
+    """Mean regret of the full answers."""
+    day_count: _builtins.int
+    """Validation days."""
+    reference_scenario_count: _builtins.int
+    """Scenarios of each full answer."""
+    @_builtins.property
+    def rungs(self) -> _containers.RepeatedScalarFieldContainer[Global___Degradation.Rung.ValueType]:
+        """All that were taken at once, at least one."""
+
+    @_builtins.property
+    def measure_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was measured."""
+
+    def __init__(
+        self,
+        *,
+        rungs: _abc.Iterable[Global___Degradation.Rung.ValueType] | None = ...,
+        regret_increase: _builtins.float = ...,
+        regret_increase_lower_bound: _builtins.float = ...,
+        regret_increase_upper_bound: _builtins.float = ...,
+        confidence: _builtins.float = ...,
+        reference_regret: _builtins.float = ...,
+        day_count: _builtins.int = ...,
+        reference_scenario_count: _builtins.int = ...,
+        measure_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["measure_time", b"measure_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "day_count", b"day_count", "measure_time", b"measure_time", "reference_regret", b"reference_regret", "reference_scenario_count", b"reference_scenario_count", "regret_increase", b"regret_increase", "regret_increase_lower_bound", b"regret_increase_lower_bound", "regret_increase_upper_bound", b"regret_increase_upper_bound", "rungs", b"rungs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Degradation: _TypeAlias = Degradation  # noqa: Y015
 
 @_typing.final
 class ScenarioOrigin(_message.Message):
@@ -359,8 +461,8 @@ class ScenarioOrigin(_message.Message):
         MODEL: ScenarioOrigin._Source.ValueType  # 1
         """The model that the answer names."""
         BASELINE: ScenarioOrigin._Source.ValueType  # 2
-        """The model's baseline, by its policy for what it has not seen: a warning
-        says what that was.
+        """The model's baseline: by its policy for what it has not seen, where a
+        warning says what that was, or because of load (`degradation`).
         """
         CALLER: ScenarioOrigin._Source.ValueType  # 3
         """The caller."""
@@ -373,8 +475,8 @@ class ScenarioOrigin(_message.Message):
     MODEL: ScenarioOrigin.Source.ValueType  # 1
     """The model that the answer names."""
     BASELINE: ScenarioOrigin.Source.ValueType  # 2
-    """The model's baseline, by its policy for what it has not seen: a warning
-    says what that was.
+    """The model's baseline: by its policy for what it has not seen, where a
+    warning says what that was, or because of load (`degradation`).
     """
     CALLER: ScenarioOrigin.Source.ValueType  # 3
     """The caller."""

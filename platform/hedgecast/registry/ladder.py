@@ -1,0 +1,149 @@
+"""What cheaper ways of answering cost a model, measured on its validation days.
+
+Under load a service may answer with fewer scenarios or from the baseline where its operator allows it. Each
+way is called a rung; what is allowed is a step, one or more rungs at once. No step is used that has not been
+measured: the record, ``ladder.json`` beside the bundle's files, says by how much the regret of the decisions
+rises, against the same model's full answer on the same days. It is bound to the bundle by its fingerprint
+and stands outside the bundle's checksums: it is measured after the bundle was written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Self
+
+from hedgecast.core.config import Config
+from hedgecast.core.errors import BundleError, ConfigError
+
+LADDER_FILE = "ladder.json"
+FORMAT = 1
+
+
+class Rung(enum.Enum):
+    """One cheaper way of answering."""
+
+    FEWER_SCENARIOS = "fewer_scenarios"
+    """A smaller sample of the same model."""
+    BASELINE_SCENARIOS = "baseline_scenarios"
+    """Scenarios of the model's baseline, without its network."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class MeasuredStep(Config):
+    """What one step costs."""
+
+    rungs: tuple[str, ...]
+    """Names of the rungs that are used at once, sorted."""
+    regret_increase: float
+    """Mean over the days of the step's regret less that of the full answer, in the program's currency."""
+    lower_bound: float
+    """Of the interval of that mean, paired by day, over blocks of days."""
+    upper_bound: float
+    confidence: float
+    """Of the interval."""
+    reference_regret: float
+    """Mean regret of the full answer on the same days."""
+    num_days: int
+    first_day: str
+    """ISO date."""
+    last_day: str
+    num_scenarios: int
+    """Of each of the step's decisions."""
+    reference_scenarios: int
+    """Of each of the full answer's decisions."""
+    measured_time: str
+    """UTC, ISO 8601."""
+
+    def __post_init__(self) -> None:
+        known = {rung.value for rung in Rung}
+        unknown = [name for name in self.rungs if name not in known]
+        if unknown or not self.rungs or list(self.rungs) != sorted(set(self.rungs)):
+            raise ConfigError(
+                f"rungs {', '.join(self.rungs) or 'none'}: one or more of {', '.join(sorted(known))}, "
+                "sorted, each once",
+                key="rungs",
+            )
+        numbers = (self.regret_increase, self.lower_bound, self.upper_bound, self.reference_regret)
+        if not all(map(math.isfinite, numbers)) or not self.lower_bound <= self.upper_bound:
+            raise ConfigError(f"step {'+'.join(self.rungs)} has figures that are none: measure it again")
+
+    @property
+    def kinds(self) -> frozenset[Rung]:
+        """The rungs."""
+        return frozenset(map(Rung, self.rungs))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class MeasuredLadder(Config):
+    """All that was measured of one bundle."""
+
+    format: int
+    """Version of this layout."""
+    fingerprint: str
+    """Of the bundle."""
+    steps: tuple[MeasuredStep, ...]
+    """Each set of rungs and each count once."""
+
+    @classmethod
+    def read(cls, folder: Path, fingerprint: str) -> Self | None:
+        """The record beside the bundle in ``folder``; None: nothing was measured.
+
+        Raises
+        ------
+        BundleError
+            It cannot be read, or it is another bundle's.
+        """
+        path = folder / LADDER_FILE
+        try:
+            found = cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, ConfigError) as error:
+            raise BundleError(
+                f"{path} cannot be read: {error}; measure it again", file=LADDER_FILE
+            ) from error
+        if found.format != FORMAT or found.fingerprint != fingerprint:
+            raise BundleError(
+                f"{path} is of format {found.format} and bundle {found.fingerprint[:12]}, this is format "
+                f"{FORMAT} and bundle {fingerprint[:12]}: measure it again",
+                file=LADDER_FILE,
+            )
+        return found
+
+    def write(self, folder: Path) -> Path:
+        """The record's file in ``folder``, which appears whole."""
+        path = folder / LADDER_FILE
+        temporary = folder / f".{LADDER_FILE}.{os.getpid()}"
+        try:
+            temporary.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return path
+
+
+def measured(
+    steps: Iterable[MeasuredStep], rungs: frozenset[Rung], num_scenarios: int
+) -> MeasuredStep | None:
+    """The measurement of a step; None: it was not measured.
+
+    Parameters
+    ----------
+    steps : iterable of MeasuredStep
+        Those there are.
+    rungs : frozenset of Rung
+        Used at once.
+    num_scenarios : int
+        What the step brings the count down to, where fewer scenarios are among the rungs; otherwise not read.
+    """
+    fewer = Rung.FEWER_SCENARIOS in rungs
+    for step in steps:
+        if step.kinds == rungs and (not fewer or step.num_scenarios == num_scenarios):
+            return step
+    return None
