@@ -148,8 +148,9 @@ class DecisionServicer(decision_grpc.DecisionServiceServicer):
     ) -> decision_pb.DecideResponse:
         query = decide_query(request, self._settings, deadline_seconds=self._seconds(context))
         query = dataclasses.replace(query, keep=self._book.keeping and query.own is None)
-        model = resolve(await self._backend.models(), query.model)
-        query = self._ladder.applied(query, model, refuses=request.refuse_degradation)
+        if self._ladder.step is not None:
+            model = resolve(await self._backend.models(), query.model)
+            query = self._ladder.applied(query, model, refuses=request.refuse_degradation)
         answer, seconds = await self._answer(query)
         response = decide_response(query, answer, total_seconds=seconds)
         alarm = self._book.warning(answer.model.full_name)
