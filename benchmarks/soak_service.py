@@ -46,6 +46,7 @@ RESULT = ROOT / "benchmarks" / "results" / "soak.json"
 TOKEN = "sesame"
 PLANNER = "planner"
 _VERSIONS = ("1", "2")
+_TOLD_SECONDS = 30.0
 
 
 def main() -> int:
@@ -133,9 +134,16 @@ async def _loaded(
             began = time.monotonic()
             callers = asyncio.create_task(load.run(arguments.callers, arguments.seed, stop))
             faults = asyncio.create_task(chaos.run(schedule(seconds, arguments.kill_every)))
-            await asyncio.wait([callers, faults], timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
+            while time.monotonic() < began + seconds and not callers.done():
+                await asyncio.wait([callers], timeout=min(_TOLD_SECONDS, began + seconds - time.monotonic()))
+                print(
+                    f"{time.monotonic() - began:.0f} s: {load.ledger.summary()}", file=sys.stderr, flush=True
+                )
             stop.set()
-            await asyncio.gather(callers, faults)
+            # What broke is told in the result, beside all that was found until then.
+            ended = await asyncio.gather(callers, faults, return_exceptions=True)
+            for error in filter(None, ended):
+                load.ledger.tell(f"the soak itself failed: {error!r}")
             took = time.monotonic() - began
     return _result(arguments, machine, took, load.ledger, known, chaos, memory)
 

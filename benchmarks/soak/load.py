@@ -71,6 +71,12 @@ class Ledger:
     """Decision id to acknowledged cost and regret."""
     wrong: list[str] = dataclasses.field(default_factory=list)
 
+    def summary(self) -> str:
+        """One line."""
+        failed = sum(count for (_, code), count in self.attempts.items() if code != "OK")
+        wrong = f"{len(self.wrong)} wrong {self.wrong[-1:]}"
+        return f"{self.answered.total()} answered, {failed} other tries, {wrong}"
+
     def tell(self, text: str) -> None:
         """Note something that should not be."""
         if len(self.wrong) < _MOST_TOLD:
