@@ -57,7 +57,7 @@ class Degradation:
     """How load made an answer cheaper, and what such answers cost on the model's validation days."""
 
     rungs: tuple[str, ...]
-    """``FEWER_SCENARIOS``, ``BASELINE_SCENARIOS``."""
+    """``FEWER_SCENARIOS``, ``BASELINE_SCENARIOS``, ``SURROGATE_SOLVER``."""
     regret_increase: float
     """Mean regret of such answers less that of full ones, in the currency of the program."""
     lower_bound: float

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import tempfile
@@ -27,6 +28,7 @@ from hedgecast.regret.backtest import Backtest, Progress, backtest
 from hedgecast.scenarios.scenario_set import ScenarioSet
 
 FULL = "full answer"
+SURROGATE = "surrogate"
 _CONFIDENCE = 0.95
 
 
@@ -179,11 +181,19 @@ def _days(
     windows = prepared.split.validation
     part = Part.of(windows)
     model = RegisteredModel(bundle, prepared.schema, FULL)
-    sets: dict[str, ScenarioSet] = {FULL: model.scenarios(part, scenarios, seed)}
+    solved: dict[str, ScenarioSet] = {FULL: model.scenarios(part, scenarios, seed)}
+    mapped: dict[str, ScenarioSet] = {}
     for step in steps:
         count = fewer if Rung.FEWER_SCENARIOS in step else scenarios
-        sets[named(step)] = model.scenarios(part, count, seed, baseline=Rung.BASELINE_SCENARIOS in step)
-    return backtest(windows, sets, prepared.program, baseline=FULL, progress=progress)
+        drawn = model.scenarios(part, count, seed, baseline=Rung.BASELINE_SCENARIOS in step)
+        (mapped if Rung.SURROGATE_SOLVER in step else solved)[named(step)] = drawn
+    found = backtest(windows, solved, prepared.program, baseline=FULL, progress=progress)
+    if not mapped:
+        return found
+    by_map = backtest(
+        windows, mapped, prepared.program, baseline=next(iter(mapped)), backend=SURROGATE, progress=progress
+    )
+    return dataclasses.replace(found, methods=(*found.methods, *by_map.methods))
 
 
 def _table(measured: MeasuredLadder) -> Table:

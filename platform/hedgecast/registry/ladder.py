@@ -32,6 +32,8 @@ class Rung(enum.Enum):
     """A smaller sample of the same model."""
     BASELINE_SCENARIOS = "baseline_scenarios"
     """Scenarios of the model's baseline, without its network."""
+    SURROGATE_SOLVER = "surrogate_solver"
+    """The decision of a learned map where its gate trusts it; solved where it does not."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

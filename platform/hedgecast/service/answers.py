@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from hedgecast.outcomes.records import Band
+from hedgecast.registry.ladder import Rung
 from hedgecast.service.models import ModelDescription
 
 
@@ -148,6 +149,8 @@ class Solution:
     """(reason, message)."""
     bands: Bands | None = None
     """Only where asked for."""
+    rungs: frozenset[Rung] = frozenset()
+    """Cheaper ways that were taken."""
     batch_size: int = 1
     """Queries that were solved together, this one included."""
 

@@ -36,7 +36,7 @@ from hedgecast.outcomes import (
 )
 from hedgecast.programs.risk import EXPECTATION
 from hedgecast.rpc.codec import EMPTY_ROWS
-from hedgecast.service.answers import DecideAnswer, Evaluation, Scenarios
+from hedgecast.service.answers import DecideAnswer, Evaluation, Scenarios, Solution
 from hedgecast.service.backend import DecisionBackend
 from hedgecast.service.models import ModelDescription
 from hedgecast.service.queries import Candidate, DecideQuery, EvaluateQuery
@@ -249,7 +249,7 @@ def _record(query: DecideQuery, answer: DecideAnswer, principal: str) -> Decisio
         request_id=query.request_id,
         principal=principal,
         model=model.name,
-        model_version=kept_version(model.version, query),
+        model_version=kept_version(model.version, solution),
         program=model.program.name,
         program_version=model.program.version,
         issued_at=datetime.datetime.now(datetime.UTC),
@@ -265,9 +265,9 @@ def _record(query: DecideQuery, answer: DecideAnswer, principal: str) -> Decisio
     )
 
 
-def kept_version(version: str, query: DecideQuery) -> str:
+def kept_version(version: str, solution: Solution) -> str:
     """The version that a decision is kept under: figures of cheaper answers are not the model's."""
-    return "+".join((version, *sorted(rung.value for rung in query.rungs)))
+    return "+".join((version, *sorted(rung.value for rung in solution.rungs)))
 
 
 def served_for(decision: DecisionRecord, models: Sequence[ModelDescription]) -> ModelDescription:

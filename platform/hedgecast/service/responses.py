@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hedgecast.registry.ladder import MeasuredStep
+from hedgecast.registry.ladder import MeasuredStep, Rung
 from hedgecast.rpc import codec
 from hedgecast.rpc.v1 import decision_service_pb2 as decision_pb
 from hedgecast.rpc.v1 import model_service_pb2 as model_pb
@@ -40,8 +40,8 @@ def decide_response(
     )
     if answer.solution is not None:
         _fill(message, answer.solution)
-        if query.degradation is not None:
-            _degrade(message, query, query.degradation)
+        if query.degradation is not None and answer.solution.rungs:
+            _degrade(message, answer.solution.rungs, query.degradation)
     return message
 
 
@@ -172,9 +172,9 @@ def _fill(message: decision_pb.DecideResponse, solution: Solution) -> None:
     message.warnings.extend(warning_messages(solution.warnings))
 
 
-def _degrade(message: decision_pb.DecideResponse, query: DecideQuery, cost: MeasuredStep) -> None:
+def _degrade(message: decision_pb.DecideResponse, rungs: frozenset[Rung], cost: MeasuredStep) -> None:
     """Say which cheaper ways were taken and what they cost."""
-    names = sorted(rung.value for rung in query.rungs)
+    names = sorted(rung.value for rung in rungs)
     message.degradation.CopyFrom(
         decision_pb.Degradation(
             rungs=[decision_pb.Degradation.Rung.Value(name.upper()) for name in names],

@@ -92,8 +92,9 @@ class ServiceSettings(BaseSettings):
     """Share of decisions that the version with the alias ``canary`` answers too; needs the folder."""
     ladder: str = ""
     """Cheaper answers under load: steps ``RUNG:REQUESTS`` or ``RUNG:REQUESTS:SECONDS``, separated by commas.
-    Each adds its rung (``fewer_scenarios``, ``baseline_scenarios``) from so many questions under way on, or
-    from so long a wait on, and must have been measured (``hedgecast measure-ladder``). Empty: none."""
+    Each adds its rung (``fewer_scenarios``, ``surrogate_solver``, ``baseline_scenarios``) from so many
+    questions under way on, or from so long a wait on, and must have been measured
+    (``hedgecast measure-ladder``). Empty: none."""
     ladder_scenarios: int = Field(default=50, ge=1)
     """Scenarios that ``fewer_scenarios`` leaves."""
     ladder_release: float = Field(default=0.5, gt=0, le=1)

@@ -13,6 +13,7 @@ from hedgecast.programs.information import Information, interval_of
 from hedgecast.programs.measures import conditional_value_at_risk, expectation
 from hedgecast.programs.prices import Prices, Stage
 from hedgecast.programs.solution import Decision
+from hedgecast.registry.ladder import Rung
 from hedgecast.service.answers import (
     Bands,
     ConstraintPrice,
@@ -75,7 +76,13 @@ def solution_of(
         statistics_seconds=0.0,
         warnings=(*sample.judgement.warnings, *_warnings(query, statistics, prices)),
         bands=_bands(sample, decision.scenario_costs[member]) if query.keep else None,
+        rungs=query.rungs if _trusted(decision, member) else query.rungs - {Rung.SURROGATE_SOLVER},
     )
+
+
+def _trusted(decision: Decision, member: int) -> bool:
+    """Whether a learned map decided: then nothing was iterated."""
+    return decision.backend == "surrogate" and int(decision.iterations[member]) == 0
 
 
 def statistics_of(

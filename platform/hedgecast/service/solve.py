@@ -10,15 +10,21 @@ import torch
 from torch import Tensor
 
 from hedgecast.core.errors import DeadlineError, HedgecastError, NotConvergedError
+from hedgecast.programs.backend import backend
 from hedgecast.programs.information import Information
 from hedgecast.programs.prices import Prices
+from hedgecast.programs.program import TwoStageProgram
 from hedgecast.programs.replications import replicated_gaps, tail_threshold
 from hedgecast.programs.solution import Decision, Verdict
+from hedgecast.registry.ladder import Rung
 from hedgecast.service.answers import Solution
 from hedgecast.service.budget import Budget
 from hedgecast.service.queries import DecideQuery
 from hedgecast.service.sample import TOLERANCE, Sample, priced
 from hedgecast.service.solution import gap_of, solution_of, statistics_of
+
+SURROGATE = "surrogate"
+"""The backend of learned maps."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +44,8 @@ class Asked:
         query, sample = self.query, self.sample
         replications = query.gap_replications if sample.fresh is not None else 0
         names = frozenset(sample.given)
-        return id(sample.program), query.scenario_count, query.risk, query.prices, replications, names
+        mapped = Rung.SURROGATE_SOLVER in query.rungs
+        return id(sample.program), query.scenario_count, query.risk, query.prices, replications, names, mapped
 
 
 def solve_queries(asked: Sequence[Asked]) -> list[Solution | HedgecastError]:
@@ -153,6 +160,10 @@ class _Together:
     def _decided(self) -> tuple[Decision, Sequence[Prices | None]]:
         arguments = (self.values, self.weights, self.given)
         risk, count = self.query.risk, len(self.asked)
+        if mapped(self.query, self.program):
+            # It has no multipliers, so there are no prices; what its gate refuses it solves.
+            decision = self.program.solve(*arguments, risk=risk, tolerance=TOLERANCE, backend=SURROGATE)
+            return self._optimal(decision), [None] * count
         if self.query.prices:
             program = priced(self.program)
             decision = program.solve(*arguments, risk=risk, tolerance=TOLERANCE)
@@ -215,6 +226,11 @@ def _given(members: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
     if all(torch.equal(one[name], first[name]) for one in members for name in first):
         return first
     return {name: torch.cat([one[name] for one in members]) for name in first}
+
+
+def mapped(query: DecideQuery, program: TwoStageProgram) -> bool:
+    """Whether a learned map is asked for and there is one for the program and the measure."""
+    return Rung.SURROGATE_SOLVER in query.rungs and backend(SURROGATE).refusal(program, query.risk) is None
 
 
 def best_costs(known: Information) -> Tensor:

@@ -10,10 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from hedgecast.client import Client, DecisionAnswer, ScenarioArrays
 from hedgecast.core import errors
+from hedgecast.decisions.surrogate import Surrogate, surrogate_home
+from hedgecast.decisions.surrogate_training import SurrogateConfig, train_surrogate
 from hedgecast.outcomes import OutcomeStore
+from hedgecast.programs.risk import EXPECTATION
 from hedgecast.registry.ladder import MeasuredStep, Rung
 from hedgecast.registry.session import Context
 from hedgecast.rpc.codec import NamedRows
@@ -24,6 +28,7 @@ from hedgecast.service.ladder import Ladder
 from hedgecast.service.local import LocalBackend, LocalModel
 from hedgecast.service.metrics import ServiceMetrics
 from hedgecast.service.settings import load_settings
+from hedgecast.testing import newsvendor
 
 FEWER = MeasuredStep(
     rungs=("fewer_scenarios",), regret_increase=3.0, lower_bound=1.0, upper_bound=5.0, confidence=0.95,
@@ -184,6 +189,51 @@ def test_the_baseline_draws_where_its_rung_is_reached(backend: LocalBackend, row
     np.testing.assert_allclose(cheaper.scenarios.paths, full.scenarios.paths + 0.1, atol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def learned() -> Surrogate:
+    """A map for the newsvendor of six steps, hardly trained: its gate is the tests' own."""
+    draws = torch.Generator().manual_seed(0)
+    pool = 40.0 + 3.0 * torch.randn(200, 6, generator=draws, dtype=torch.float64)
+    config = SurrogateConfig(
+        num_instances=40, num_calibration=40, num_test=20, num_scenarios=20, num_epochs=5, width=8
+    )
+    return train_surrogate(newsvendor(6), pool, config=config)
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_learned_map_decides_where_its_gate_trusts_it(
+    local_model: LocalModel, learned: Surrogate, rows: NamedRows, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, trusted: bool,
+) -> None:  # fmt: skip
+    limit = 1e9 if trusted else -1.0
+    gate = dataclasses.replace(learned.gate, max_doubt=limit, max_feature=limit)
+    monkeypatch.setenv("HEDGECAST_SURROGATES", str(tmp_path))
+    dataclasses.replace(learned, gate=gate).save(surrogate_home(newsvendor(6), EXPECTATION, tmp_path))
+    step = dataclasses.replace(FEWER, rungs=("surrogate_solver",), num_scenarios=200)
+    described = dataclasses.replace(local_model.model.description, ladder=(step,))
+    model = dataclasses.replace(local_model.model, description=described)
+    local = LocalBackend([dataclasses.replace(local_model, model=model)])
+    with _client(local, ladder="surrogate_solver:1") as client:
+        full, cheaper = _decide(client, rows), _decide(client, rows)
+    local.close()
+    assert full.degradation is None
+    assert cheaper.scenario_fingerprint == full.scenario_fingerprint
+    assert cheaper.verdict.backend == "surrogate"
+    if not trusted:
+        # Solved, so it is a full answer.
+        assert cheaper.degradation is None
+        np.testing.assert_allclose(cheaper.decision["schedule"], full.decision["schedule"], atol=1e-5)
+        return
+    assert cheaper.degradation is not None
+    assert cheaper.degradation.rungs == ("SURROGATE_SOLVER",)
+    assert cheaper.verdict.iterations == 0
+    # A plan for these very scenarios that was not optimized costs more, and its regret says so.
+    assert cheaper.expected_cost > full.expected_cost
+    assert cheaper.expected_regret - full.expected_regret == pytest.approx(
+        cheaper.expected_cost - full.expected_cost, rel=1e-6
+    )
+
+
 def test_a_request_may_refuse(backend: LocalBackend, rows: NamedRows) -> None:
     with _client(backend, ladder="fewer_scenarios:1") as client:
         assert _decide(client, rows, refuse_degradation=True).degradation is None
@@ -227,7 +277,7 @@ def test_outcomes_of_cheaper_answers_are_not_the_models(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("magic:3", "one of fewer_scenarios, baseline_scenarios"),
+        ("magic:3", "one of fewer_scenarios, baseline_scenarios, surrogate_solver"),
         ("fewer_scenarios", "must be RUNG:REQUESTS"),
         ("fewer_scenarios:0", "both numbers positive"),
         ("fewer_scenarios:3:nan", "both numbers positive"),

@@ -379,6 +379,11 @@ class Degradation(_message.Message):
         """
         BASELINE_SCENARIOS: Degradation._Rung.ValueType  # 2
         """Scenarios of the model's baseline: `scenario_origin` names it."""
+        SURROGATE_SOLVER: Degradation._Rung.ValueType  # 3
+        """The decision of a learned map, where its gate trusts it: there are no
+        shadow prices, and the value of perfect information is that of this
+        decision.
+        """
 
     class Rung(_Rung, metaclass=_RungEnumTypeWrapper):
         """Ways of answering cheaper."""
@@ -391,6 +396,11 @@ class Degradation(_message.Message):
     """
     BASELINE_SCENARIOS: Degradation.Rung.ValueType  # 2
     """Scenarios of the model's baseline: `scenario_origin` names it."""
+    SURROGATE_SOLVER: Degradation.Rung.ValueType  # 3
+    """The decision of a learned map, where its gate trusts it: there are no
+    shadow prices, and the value of perfect information is that of this
+    decision.
+    """
 
     RUNGS_FIELD_NUMBER: _builtins.int
     REGRET_INCREASE_FIELD_NUMBER: _builtins.int
