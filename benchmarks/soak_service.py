@@ -2,7 +2,7 @@
 
     python benchmarks/soak_service.py [--minutes 20] [--kill-every 60] [--callers 6] [--output FILE]
 
-The local Ray Serve service with two solvers, two denoisers and a gateway that asks for a client's certificate
+`hedgecast serve` with two solvers, two denoisers and a gateway that asks for a client's certificate
 and a token. Callers in closed loops decide (one by one and in streams), compare plans, explain, generate
 scenarios and record outcomes. Meanwhile a replica is killed every minute (SIGKILL), the champion is switched
 twice and Serve's controller is killed once. Every answer is compared with one that this process computes
@@ -36,10 +36,11 @@ from soak.page import page
 from soak.processes import Memory, watched
 from soak.questions import MODEL, Questions
 
+from hedgecast.learning.study import Study, read_study
 from hedgecast.outcomes import OutcomeStore
+from hedgecast.registry.bundle import Bundle
 from hedgecast.service.models import BundleReference
-from hedgecast.service.settings import ServiceSettings, load_settings
-from hedgecast.testing import Authority, TinyModel, make_tiny_model
+from hedgecast.testing import Authority, make_tiny_model
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "soak.json"
@@ -57,6 +58,7 @@ def main() -> int:
     parser.add_argument("--callers", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=RESULT)
+    parser.add_argument("--models", type=Path, help="keep the models there for the next run, or take them")
     parser.add_argument("--log", type=Path, default=os.devnull, help="what the service says")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hedgecast-soak-") as folder:
@@ -73,44 +75,48 @@ def main() -> int:
 
 
 async def _soak(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    bundles = {
-        version: _version(folder / f"model-{version}", index) for index, version in enumerate(_VERSIONS)
-    }
+    models = arguments.models or folder / "models"
+    versions = [_version(models / version, index) for index, version in enumerate(_VERSIONS)]
     references = [
-        BundleReference(folder=tiny.bundle.folder, name=MODEL, version=version, aliases=("champion",))
-        for version, tiny in bundles.items()
+        BundleReference(folder=bundle.folder, name=MODEL, version=version)
+        for version, (_, bundle) in zip(_VERSIONS, versions, strict=True)
     ]
-    questions = Questions(bundles[_VERSIONS[0]])
+    questions = Questions(versions[0][0].data)
+    bundles = [bundle for _, bundle in versions]
     with oracle(references) as known:
-        async with Operator.started(folder, references, _settings(folder), arguments.log) as operator:
+        async with Operator.started(folder, bundles, _settings(folder), arguments.log) as operator:
             result = await _loaded(folder, operator, questions, known, arguments)
     _read_back(folder / "outcomes", result.pop("ledger"), result["wrong"])
     return result
 
 
-def _version(folder: Path, index: int) -> TinyModel:
-    folder.mkdir()
-    # The exporter prints; standard output has the result alone.
-    with contextlib.redirect_stdout(sys.stderr):
-        return make_tiny_model(folder, network_seed=index)
+def _version(folder: Path, index: int) -> tuple[Study, Bundle]:
+    """The study and the bundle of a version, made unless an earlier run left them there."""
+    if not (folder / "bundle").is_dir():
+        folder.mkdir(parents=True)
+        # The exporter prints; standard output has the result alone.
+        with contextlib.redirect_stdout(sys.stderr):
+            make_tiny_model(folder, network_seed=index)
+    return read_study(folder / "tiny.toml"), Bundle.open(folder / "bundle")
 
 
-def _settings(folder: Path) -> ServiceSettings:
+def _settings(folder: Path) -> dict[str, str]:
     """Mutual TLS and a token; a port of its own, which a gateway that comes after another takes again."""
     authority = Authority(folder)
     certificate, key = authority.issue("server")
     authority.issue(PLANNER)
     tokens = folder / "tokens"
     tokens.write_text(f"{PLANNER} {hashlib.sha256(TOKEN.encode()).hexdigest()}\n")
-    return load_settings(
-        port=_free_port(),
-        tls_certificate=certificate,
-        tls_key=key,
-        tls_client_ca=authority.certificates,
-        token_file=tokens,
-        audit_file=folder / "audit.jsonl",
-        outcomes_folder=folder / "outcomes",
-    )
+    given = {
+        "port": _free_port(),
+        "tls_certificate": certificate,
+        "tls_key": key,
+        "tls_client_ca": authority.certificates,
+        "token_file": tokens,
+        "audit_file": folder / "audit.jsonl",
+        "outcomes_folder": folder / "outcomes",
+    }
+    return {f"HEDGECAST_{name.upper()}": str(value) for name, value in given.items()}
 
 
 def _free_port() -> int:

@@ -1,103 +1,105 @@
-"""The process of the service under the soak, told when to switch."""
+"""The service under the soak as its operator has it: ``hedgecast serve``, and a champion that moves."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlflow import MlflowClient
 from soak.load import Champion
+from soak.questions import MODEL
 
-from hedgecast.service.models import BundleReference
-from hedgecast.service.settings import ServiceSettings
-from hedgecast_workers.local_service import SERVE_ENVIRONMENT
-from hedgecast_workers.plan import ServePlan
+from hedgecast.registry.bundle import Bundle
+from hedgecast.registry.store import CHAMPION, ModelStore
 from hedgecast_workers.processes import end, family
 
 SOLVERS = DENOISERS = 2
+TAKEOVER_SECONDS = 5.0
+# Of the old version's last answer after the alias moved: replicas look every few seconds, load and warm up
+# the new one beside the old, on a machine that is busy.
+_OLD_MAY_ANSWER_SECONDS = 90.0
 _START_SECONDS = 400.0
 _STOP_SECONDS = 60.0
 
 
 class Operator:
-    """Deploys a version, later another one.
+    """Serves the champion of a registry, and moves the alias.
 
     Parameters
     ----------
     process : asyncio.subprocess.Process
-        Of ``service.py``.
+        Of ``hedgecast serve``.
     address : str
         HOST:PORT of the gateway.
-    versions : sequence of str
-        Two; the first is served.
+    store : ModelStore
+        Has two versions, 1 and 2; the first is champion.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process, address: str, versions: Sequence[str]) -> None:
-        self._process = process
+    def __init__(self, process: asyncio.subprocess.Process, address: str, store: ModelStore) -> None:
         self.pid = process.pid
         self.address = address
-        self._old, self._new = versions[1], versions[0]
+        self._store = store
+        self._old, self._new = "2", "1"
         self.champion = Champion.first(self._new)
 
     @classmethod
     @contextlib.asynccontextmanager
     async def started(
-        cls, folder: Path, references: Sequence[BundleReference], settings: ServiceSettings, log: Path
+        cls, folder: Path, bundles: Sequence[Bundle], settings: Mapping[str, str], log: Path
     ) -> AsyncIterator[Operator]:
-        """Serving the first of two versions while the block runs."""
-        plan = ServePlan(
-            bundle=references[0], settings=settings, num_denoisers=DENOISERS, num_solvers=SOLVERS
-        )
-        (folder / "plan.json").write_text(plan.model_dump_json())
-        records = {
-            found.version: {**dataclasses.asdict(found), "folder": str(found.folder)} for found in references
-        }
-        (folder / "versions.json").write_text(json.dumps(records))
+        """Serving the first of two bundles while the block runs; ``settings`` go into the environment."""
+        store = ModelStore(folder / "registry")
+        for bundle in bundles:
+            store.register(bundle, MODEL)
+        _move(store, "1")
+        command = ["serve", "--model", f"{MODEL}@{CHAMPION}", "--registry", store.location, "--json"]
+        replicas = ["--num-solvers", str(SOLVERS), "--num-denoisers", str(DENOISERS)]
         with Path(log).open("wb") as errors:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, str(Path(__file__).parent / "service.py"), str(folder)),
-                stdin=subprocess.PIPE,
+                *(sys.executable, "-m", "hedgecast.cli", *command, *replicas),
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env={**os.environ, **SERVE_ENVIRONMENT},
-                # Ctrl-C at the terminal is ours: the service ends with its standard input.
+                env={**os.environ, **settings, "HEDGECAST_TAKEOVER_SECONDS": str(TAKEOVER_SECONDS)},
+                # Ctrl-C at the terminal is ours, and ends the service in order.
                 start_new_session=True,
             )
         try:
-            said = await _said(process)
-            yield cls(process, said["address"], [found.version for found in references])
+            yield cls(process, await _address(process), store)
         finally:
             started = family(process.pid)
-            assert process.stdin is not None
-            process.stdin.close()
-            # A deployment that hangs does not read that its input has ended.
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            # What hangs does not hold up the result.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), _STOP_SECONDS)
             end(started, patience_seconds=1.0)
 
     async def switch(self) -> dict[str, Any]:
-        """Make the other version champion; returns once that is done."""
+        """Make the other version champion; returns once no answer of the old one may come any more."""
         self._old, self._new = self._new, self._old
         self.champion.allow(self._old, self._new)
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"switch {self._new}\n".encode())
-        await self._process.stdin.drain()
-        await _said(self._process)
+        await asyncio.to_thread(_move, self._store, self._new)
+        await asyncio.sleep(_OLD_MAY_ANSWER_SECONDS)
         self.champion.allow(self._new)
         return {"to": self._new}
 
 
-async def _said(process: asyncio.subprocess.Process) -> dict[str, Any]:
+def _move(store: ModelStore, version: str) -> None:
+    # The gate of `hedgecast models promote` judges made-up days; the alias is the operator's.
+    client = MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
+    client.set_registered_model_alias(MODEL, CHAMPION, version)
+
+
+async def _address(process: asyncio.subprocess.Process) -> str:
     assert process.stdout is not None
     line = await asyncio.wait_for(process.stdout.readline(), _START_SECONDS)
     if not line:
         raise RuntimeError("the service ended: --log FILE keeps what it said")
-    said: dict[str, Any] = json.loads(line)
-    return said
+    return str(json.loads(line)["address"])

@@ -10,6 +10,7 @@ import numpy as np
 from google.protobuf.message import Message
 from numpy.typing import NDArray
 
+from hedgecast.data.config import DataConfig
 from hedgecast.data.datasets import load_table
 from hedgecast.rpc import codec
 from hedgecast.rpc.codec import NamedRows
@@ -17,7 +18,6 @@ from hedgecast.rpc.v1 import decision_service_pb2 as decision_pb
 from hedgecast.rpc.v1 import decision_service_pb2_grpc as decision_grpc
 from hedgecast.rpc.v1 import scenario_service_pb2 as scenario_pb
 from hedgecast.rpc.v1 import scenario_service_pb2_grpc as scenario_grpc
-from hedgecast.testing import TinyModel
 
 MODEL = "tiny"
 HORIZON = 24
@@ -59,14 +59,14 @@ class Questions:
 
     Parameters
     ----------
-    tiny : TinyModel
-        Whose table they are about.
+    data : DataConfig
+        The table that they are about.
     seeds : int
         Distinct draws of each day and count.
     """
 
-    def __init__(self, tiny: TinyModel, *, seeds: int = 8) -> None:
-        self._table = load_table(tiny.study.data)
+    def __init__(self, data: DataConfig, *, seeds: int = 8) -> None:
+        self._table = load_table(data)
         self._rows = {day: self._rows_of(day) for day in DAYS}
         self._seeds = seeds
 
