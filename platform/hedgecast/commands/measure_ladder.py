@@ -19,6 +19,7 @@ from hedgecast.commands.workflow import Prepared, day_bars
 from hedgecast.core.errors import BundleError, ConfigError
 from hedgecast.learning.part import Part
 from hedgecast.learning.study import read_study
+from hedgecast.registry.attachments import attach
 from hedgecast.registry.bundle import Bundle
 from hedgecast.registry.evidence import ValidationDays, data_digest
 from hedgecast.registry.ladder import FORMAT, MeasuredLadder, MeasuredStep, Rung
@@ -78,7 +79,7 @@ def measure_ladder(
             found = _days(prepared, bundle, steps, (fewer, scenarios), seed, bars)
         measured = ladder_record(bundle, found, steps, seed)
         if output is None:
-            store.attach(version.reference, measured.write(bundle.folder))
+            attach(store, version.reference, measured.write(bundle.folder))
         else:
             if Bundle.open(output).manifest.fingerprint != measured.fingerprint:
                 raise BundleError(f"{output} holds another bundle than {version.reference}")

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hedgecast.core.errors import GateRefusedError, InputError, ModelNotFoundError
-from hedgecast.registry.bundle import MANIFEST, SETTINGS, Bundle, Manifest
+from hedgecast.registry.bundle import SETTINGS, Bundle, Manifest
 from hedgecast.registry.checks import Check, Rule, gate_checks, rule_for
 from hedgecast.registry.descent import descent_of
 from hedgecast.registry.evidence import ValidationDays
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 CANDIDATE = "candidate"
 CHAMPION = "champion"
-_ARTIFACT = "bundle"
+ARTIFACT = "bundle"
+"""Where MLflow keeps a version's bundle, below its run."""
 # MLflow's limits of one request.
 _METRICS_AT_ONCE, _PARAMETERS_AT_ONCE = 1000, 100
 _LONGEST_PARAMETER = 6000
@@ -109,7 +110,7 @@ class ModelStore:
             self.location = str(home)
             self.uri = f"sqlite:///{home / 'mlflow.db'}"
             self._artifacts = (home / "artifacts").as_uri()
-        self._client = _client(self.uri)
+        self._client = client_of(self.uri)
 
     def register(
         self,
@@ -140,13 +141,13 @@ class ModelStore:
             self._client.log_metric(run_id, key, value)
         self._log_settings(run_id, bundle.manifest)
         self._log_curves(run_id, curves or {})
-        self._client.log_artifacts(run_id, str(bundle.folder), _ARTIFACT)
+        self._client.log_artifacts(run_id, str(bundle.folder), ARTIFACT)
         self._client.set_terminated(run_id)
         if not self._exists(name):
             self._client.create_registered_model(name)
         created = self._client.create_model_version(
             name,
-            source=f"{run.info.artifact_uri}/{_ARTIFACT}",
+            source=f"{run.info.artifact_uri}/{ARTIFACT}",
             run_id=run_id,
             tags={
                 **(tags or {}),
@@ -290,7 +291,7 @@ class ModelStore:
         partial = folder / f".{target.name}.{os.getpid()}"
         partial.mkdir(parents=True)
         try:
-            with _quiet():
+            with quiet():
                 got = mlflow.artifacts.download_artifacts(
                     artifact_uri=version.source, dst_path=str(partial), tracking_uri=self.uri
                 )
@@ -299,28 +300,6 @@ class ModelStore:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         return dataclasses.replace(bundle, folder=target)
-
-    def attach(self, reference: str, file: Path) -> None:
-        """Keep a file beside the bundle of the version that ``reference`` names; another of its name goes.
-
-        `fetch` brings it, too. It stands outside the bundle's checksums: a file that the bundle itself holds
-        is refused.
-
-        Raises
-        ------
-        ModelNotFoundError
-            No such model, alias or version.
-        InputError
-            The bundle has a file of that name.
-        """
-        version = self.resolve(reference)
-        with tempfile.TemporaryDirectory(prefix="hedgecast-") as folder:
-            held = self.fetch(version.reference, Path(folder)).manifest.files
-        if file.name in held or file.name == MANIFEST:
-            raise InputError(f"{version.reference} holds a {file.name} of its own", file=file.name)
-        run = self._client.get_model_version(version.name, str(version.version)).run_id
-        with _quiet():
-            self._client.log_artifact(run, str(file), _ARTIFACT)
 
     def _champion(self, reference: str) -> ModelVersion | None:
         """The champion of the model that ``reference`` names a version of."""
@@ -391,20 +370,21 @@ def _checked(name: str) -> str:
     return name
 
 
-def _client(uri: str) -> MlflowClient:
+def client_of(uri: str) -> MlflowClient:
+    """MLflow's client of a registry."""
     # A decision service has no business calling home.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # Importing sets the level of MLflow's loggers, so it comes first.
     from mlflow import MlflowClient
 
-    with _quiet():
+    with quiet():
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_registered_models(max_results=1)  # makes the tables now, not at the first request
     return client
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """MLflow's and alembic's progress notes kept off the terminal."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from hedgecast.commands.measure_ladder import ladder_of, measure_ladder
 from hedgecast.commands.workflow import Prepared
 from hedgecast.core.errors import BundleError, ConfigError, InputError
+from hedgecast.registry.attachments import attach
 from hedgecast.registry.bundle import MODEL_CARD, VALIDATION_DAYS, Bundle, write_bundle
 from hedgecast.registry.evidence import data_digest
 from hedgecast.registry.ladder import LADDER_FILE, MeasuredLadder, Rung
@@ -118,7 +119,7 @@ def test_other_days_than_the_models_are_refused(home: Home) -> None:
 def test_a_file_of_the_bundle_is_not_replaced(home: Home, tmp_path: Path) -> None:
     (tmp_path / VALIDATION_DAYS).write_bytes(b"mine")
     with pytest.raises(InputError, match="holds a validation_days"):
-        ModelStore(home.folder / "registry").attach("tiny@1", tmp_path / VALIDATION_DAYS)
+        attach(ModelStore(home.folder / "registry"), "tiny@1", tmp_path / VALIDATION_DAYS)
 
 
 def test_a_folder_gets_the_record_of_its_own_bundle_alone(home: Home) -> None:

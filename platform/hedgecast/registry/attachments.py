@@ -1,0 +1,33 @@
+"""Files beside a registered bundle: what is found out about a version after it was registered."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from hedgecast.core.errors import InputError
+from hedgecast.registry.bundle import MANIFEST
+from hedgecast.registry.store import ARTIFACT, ModelStore, client_of, quiet
+
+
+def attach(store: ModelStore, reference: str, file: Path) -> None:
+    """Keep a file beside the bundle of the version that ``reference`` names; another of its name goes.
+
+    `ModelStore.fetch` brings it, too. It stands outside the bundle's checksums.
+
+    Raises
+    ------
+    ModelNotFoundError
+        No such model, alias or version.
+    InputError
+        The bundle has a file of that name.
+    """
+    version = store.resolve(reference)
+    with tempfile.TemporaryDirectory(prefix="hedgecast-") as folder:
+        held = store.fetch(version.reference, Path(folder)).manifest.files
+    if file.name in held or file.name == MANIFEST:
+        raise InputError(f"{version.reference} holds a {file.name} of its own", file=file.name)
+    client = client_of(store.uri)
+    run = client.get_model_version(version.name, str(version.version)).run_id
+    with quiet():
+        client.log_artifact(run, str(file), ARTIFACT)
