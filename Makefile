@@ -92,7 +92,7 @@ test-lowest:  ## unit tests with the oldest versions that pyproject.toml promise
 	$(PYTHON) -m venv build/lowest
 	build/lowest/bin/python -m pip install --quiet -c deploy/constraints-lowest.txt torch
 	build/lowest/bin/python -m pip install --quiet -c deploy/constraints-lowest.txt \
-	  -e '.[library,cluster,cpu,files,tracing]' pytest pytest-timeout hypothesis beartype cryptography PyYAML
+	  -e '.[library,cluster,cpu,files,sppy,tracing]' pytest pytest-timeout hypothesis beartype cryptography PyYAML
 	build/lowest/bin/python -m pytest tests/unit
 
 dist-check: install  ## wheel and sdist into dist/, installed and used as a stranger would

@@ -1,11 +1,24 @@
-"""Rules of the whole suite."""
+"""Rules of the whole suite, and what the chart renders: each rendering is made once per session."""
 
+from __future__ import annotations
+
+import functools
+import json
 import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+CHART = ROOT / "helm" / "hedgecast"
+NAMESPACE = "planning"
 # Folders whose tests start Ray: one after the other, so that two processes never hold two of them.
 _WITH_RAY = ("tests/e2e/", "tests/integration/")
 
@@ -26,3 +39,89 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if os.environ.get("CI"):
         pytest.fail(message, pytrace=False)
     pytest.skip(message)
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Outcome of one `helm template`."""
+
+    returncode: int
+    text: str
+    error: str
+
+    @property
+    def documents(self) -> list[dict[str, Any]]:
+        assert self.returncode == 0, self.error
+        return _parsed(self.text)
+
+    def of_kind(self, kind: str) -> list[dict[str, Any]]:
+        return [document for document in self.documents if document["kind"] == kind]
+
+    def one(self, kind: str, name: str) -> dict[str, Any]:
+        """The document of a kind whose name ends so."""
+        (found,) = [d for d in self.of_kind(kind) if d["metadata"]["name"].endswith(name)]
+        return found
+
+
+Render = Callable[..., Rendered]
+
+
+@functools.cache
+def _parsed(text: str) -> list[dict[str, Any]]:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return [document for document in yaml.load_all(text, Loader=loader) if document]
+
+
+@pytest.fixture(scope="session")
+def helm() -> Path:
+    """The binary; without one the tests are skipped loudly, and fail in CI."""
+    script = ROOT / "deploy" / "get_helm.py"
+    result = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        message = f"NEEDS helm: {result.stderr.strip()}"
+        if os.environ.get("CI"):
+            pytest.fail(message, pytrace=False)
+        pytest.skip(message)
+    return Path(result.stdout.strip())
+
+
+@pytest.fixture(scope="session")
+def chart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The copy without the optional dependency: helm renders nothing while one is not fetched."""
+    copy = tmp_path_factory.mktemp("chart") / "hedgecast"
+    script = ROOT / "deploy" / "chart_files.py"
+    subprocess.run([sys.executable, script, "--without-operator", copy], check=True)
+    left = yaml.safe_load((copy / "Chart.yaml").read_text(encoding="utf-8"))
+    whole = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    assert [dependency["condition"] for dependency in whole.pop("dependencies")] == ["kuberay.enabled"]
+    assert left == whole
+    return copy
+
+
+@pytest.fixture(scope="session")
+def render(helm: Path, chart: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
+    """``render(values, files=("laptop",), release="hc")``: `helm template` with values on top of files."""
+    folder = tmp_path_factory.mktemp("values")
+    kept: dict[str, Rendered] = {}
+
+    def run(
+        values: dict[str, Any] | None = None,
+        *,
+        files: tuple[str, ...] = (),
+        release: str = "hc",
+        arguments: tuple[str, ...] = (),
+    ) -> Rendered:
+        text = json.dumps(values or {}, sort_keys=True)
+        key = json.dumps([text, files, release, arguments])
+        if key not in kept:
+            path = folder / f"{len(kept)}.json"
+            path.write_text(text, encoding="utf-8")
+            named = [argument for name in files for argument in ("-f", str(chart / f"values-{name}.yaml"))]
+            command = [str(helm), "template", release, str(chart), "--namespace", NAMESPACE, *named]
+            result = subprocess.run(
+                [*command, "-f", str(path), *arguments], capture_output=True, text=True, check=False
+            )
+            kept[key] = Rendered(result.returncode, result.stdout, result.stderr)
+        return kept[key]
+
+    return run

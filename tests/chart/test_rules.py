@@ -228,8 +228,12 @@ def test_arguments_reach_a_job_as_they_are(render: Render) -> None:
     spoiled = {"jobs": {"train": {"enabled": True, "arguments": ["--set", "a=$(rm -rf /)'; rm x"]}}}
     (job,) = render(spoiled).of_kind("RayJob")
     assert shlex.split(job["spec"]["entrypoint"])[-2:] == ["--set", "a=$(rm -rf /)'; rm x"]
-    # Not on the head, which has no CPUs for it.
-    assert job["spec"]["entrypointNumCpus"] == 1
+    # Not on the head: what it takes one of only workers have.
+    assert json.loads(job["spec"]["entrypointResources"]) == {"hedgecast_job": 1}
+    cluster = job["spec"]["rayClusterSpec"]
+    assert "resources" not in cluster["headGroupSpec"]["rayStartParams"]
+    (group,) = cluster["workerGroupSpecs"]
+    assert json.loads(group["rayStartParams"]["resources"].strip("'")) == {"hedgecast_job": 1}
 
 
 def test_secrets_are_only_named(documents: Documents) -> None:

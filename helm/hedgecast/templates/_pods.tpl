@@ -33,6 +33,9 @@ httpGet:
 {{- $gateway := eq .component "gateway" -}}
 {{- $serving := eq .workload "serve" -}}
 {{- $drain := int $values.gateway.settings.drainSeconds -}}
+{{- /* After SIGTERM Ray moves replicas to another pod if there is one by then: for so long, in seconds. A
+       gateway has handed over in its preStop hook by then. */ -}}
+{{- $moving := index (dict "gateway" 20 "denoiser" 60 "solver" 60) (trimPrefix "canary-" .component) -}}
 metadata:
   labels:
     {{- include "hedgecast.podLabels" . | nindent 4 }}
@@ -82,8 +85,8 @@ spec:
       labelSelector:
         matchLabels:
           {{- include "hedgecast.selectorLabels" . | nindent 10 }}
-  {{- if $gateway }}
-  terminationGracePeriodSeconds: {{ add $drain 30 }}
+  {{- with $moving }}
+  terminationGracePeriodSeconds: {{ add . 15 (ternary $drain 0 $gateway) }}
   {{- end }}
   initContainers:
     # The cache below hides what the image was built with: the solver's compiled loops.
@@ -108,7 +111,7 @@ spec:
             name: {{ include "hedgecast.fullname" .root }}-{{ .study.name }}-settings
       {{- end }}
       env:
-        {{- include "hedgecast.environment" (dict "root" .root "threads" .group.threads) | trim | nindent 8 }}
+        {{- include "hedgecast.environment" (dict "root" .root "threads" .group.threads "moving" $moving) | trim | nindent 8 }}
       {{- if $gateway }}
       ports:
         - {name: grpc, containerPort: {{ $values.gateway.port }}}
@@ -119,7 +122,7 @@ spec:
       lifecycle:
         preStop:
           exec:
-            # Ray ends its processes without asking them; requests under way finish first.
+            # No new calls, and those under way finish, before Ray is told to end.
             command: [sh, -c, "touch /run/hedgecast/drain && sleep {{ add $drain 5 }}"]
       {{- end }}
       securityContext:
