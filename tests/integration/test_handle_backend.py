@@ -1,0 +1,132 @@
+"""What the gateway knows of its solvers while versions come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+from ray.exceptions import ActorUnavailableError
+
+from hedgecast.core.errors import DataError, ModelNotFoundError
+from hedgecast.programs.risk import Risk
+from hedgecast.rpc.codec import EMPTY_ROWS
+from hedgecast.service.draw_queue import DrawFigures
+from hedgecast.service.models import ModelDescription
+from hedgecast.service.queries import ScenariosQuery
+from hedgecast.testing import last_day_model
+from hedgecast_workers.replies import Reply
+from hedgecast_workers.serve import HandleBackend
+
+FIGURES = DrawFigures(queued=1, waited_seconds=0.0, batches=1, fill=0.5)
+GONE = ActorUnavailableError("gone", b"0" * 16)
+
+
+class Solver:
+    """A handle whose replica has the versions that it is given, and answers with its name."""
+
+    def __init__(self, name: str, *models: ModelDescription) -> None:
+        self.name, self.models = name, models
+        self.described = 0
+        self.failures: list[Exception] = []
+        self.outcome: Any = name
+
+    @property
+    def describe(self) -> Any:
+        return _Method(self._describe)
+
+    @property
+    def answer(self) -> Any:
+        return _Method(lambda *_: Reply(self.outcome, (FIGURES,)), self.failures)
+
+    def _describe(self) -> tuple[ModelDescription, ...]:
+        self.described += 1
+        return self.models
+
+
+class _Method:
+    def __init__(self, answer: Any, failures: list[Exception] | None = None) -> None:
+        self._answer, self._failures = answer, [] if failures is None else failures
+
+    def remote(self, *arguments: Any) -> Any:
+        async def response() -> Any:
+            if self._failures:
+                raise self._failures.pop()
+            return self._answer(*arguments)
+
+        return _Response(response())
+
+
+class _Response:
+    def __init__(self, work: Any) -> None:
+        self._work = work
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._work.__await__()  # type: ignore[no-any-return]
+
+
+def _model(version: str, *aliases: str, superseded: bool = False) -> ModelDescription:
+    plain = last_day_model().model.description
+    return dataclasses.replace(plain, version=version, aliases=aliases, superseded=superseded)
+
+
+def _query(model: str) -> ScenariosQuery:
+    return ScenariosQuery(
+        model=model, history=EMPTY_ROWS, known=EMPTY_ROWS, given={}, own=None, scenario_count=5, seed=0,
+        risk=Risk(), request_id="r", deadline_seconds=60.0,
+    )  # fmt: skip
+
+
+def test_a_version_that_has_just_taken_over_is_found() -> None:
+    async def main() -> None:
+        solver = Solver("solver", _model("1", "champion"))
+        backend = HandleBackend(solver)  # type: ignore[arg-type]
+        assert [model.version for model in await backend.models()] == ["1"]
+        solver.models = (_model("2", "champion"), _model("1", superseded=True))
+        assert await backend.answer(_query("last_day@2")) == "solver"
+        assert [model.version for model in await backend.models()] == ["2", "1"]
+        assert solver.described == 2, "not for every call"
+        with pytest.raises(ModelNotFoundError):
+            await backend.answer(_query("last_day@3"))
+
+    asyncio.run(main())
+
+
+def test_a_canary_that_became_the_champion_is_answered_by_the_models_solver() -> None:
+    async def main() -> None:
+        first = Solver("first", _model("2", "champion"), _model("1", superseded=True))
+        shadow = Solver("shadow", _model("2", "candidate", "canary"))
+        backend = HandleBackend(first, shadow)  # type: ignore[arg-type]
+        assert await backend.answer(_query("last_day")) == "first"
+        assert await backend.answer(_query("last_day@2")) == "first"
+        shadow.models = (_model("3", "canary"),)
+        assert await backend.answer(_query("last_day@3")) == "shadow"
+
+    asyncio.run(main())
+
+
+def test_a_bare_name_is_the_version_that_is_not_superseded() -> None:
+    async def main() -> None:
+        backend = HandleBackend(
+            Solver("s", _model("2", "candidate"), _model("1", superseded=True))  # type: ignore[arg-type]
+        )
+        assert await backend.answer(_query("last_day")) == "s"
+
+    asyncio.run(main())
+
+
+def test_a_replica_that_goes_away_costs_a_retry_and_draws_are_told() -> None:
+    async def main() -> None:
+        seen: list[DrawFigures] = []
+        solver = Solver("solver", _model("1"))
+        backend = HandleBackend(solver, retries=2, observe=seen.append)  # type: ignore[arg-type]
+        solver.failures += [GONE, GONE]
+        assert await backend.answer(_query("last_day")) == "solver"
+        assert seen == [FIGURES]
+        solver.outcome = DataError("a column is missing")
+        with pytest.raises(DataError):
+            await backend.answer(_query("last_day"))
+
+    asyncio.run(main())
