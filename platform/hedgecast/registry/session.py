@@ -161,8 +161,9 @@ class ScenarioSession:
     ) -> NDArray[np.float32]:
         """Paths (B, count, T, F) by slot, in units of the data.
 
-        Scenario i of a seed and a context is the same whatever the batch, the count and the replica, up to
-        float32 rounding of the matrix products.
+        Scenario i of a seed and a context is the same whatever the batch, the count, the threads and the
+        replica: the same bits with ONNX Runtime on one kind of processor, elsewhere up to float32 rounding of
+        the matrix products.
 
         Parameters
         ----------

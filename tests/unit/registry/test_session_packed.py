@@ -20,6 +20,11 @@ def session(trained: TinyModel) -> ScenarioSession:
     return ScenarioSession(trained.bundle)
 
 
+@pytest.fixture(scope="module")
+def threaded(trained: TinyModel) -> ScenarioSession:
+    return ScenarioSession(trained.bundle, threads=2)
+
+
 def _request(count: int, number: int, width: int, *, baseline: bool) -> DrawRequest:
     return DrawRequest(
         features=np.random.default_rng(number).normal(size=width),
@@ -34,7 +39,11 @@ def _request(count: int, number: int, width: int, *, baseline: bool) -> DrawRequ
 @settings(deadline=None, max_examples=25)
 @given(asked=COUNTS, limit=st.integers(1, 128), data=st.data())
 def test_packed_scenarios_are_bit_for_bit_those_drawn_alone(
-    session: ScenarioSession, asked: list[tuple[int, bool]], limit: int, data: st.DataObject
+    session: ScenarioSession,
+    threaded: ScenarioSession,
+    asked: list[tuple[int, bool]],
+    limit: int,
+    data: st.DataObject,
 ) -> None:
     width = session.bundle.manifest.generator.num_features
     requests = [_request(count, i, width, baseline=base) for i, (count, base) in enumerate(asked)]
@@ -42,7 +51,7 @@ def test_packed_scenarios_are_bit_for_bit_those_drawn_alone(
     while waiting := [one for one in everyone if one.left]:
         order = data.draw(st.permutations(waiting))
         batch = next_batch(order, limit, data.draw(st.sampled_from(Turn)))
-        batch.put(run_batch(session, batch))
+        batch.put(run_batch(data.draw(st.sampled_from([session, threaded])), batch))
     for one, request in zip(everyone, requests, strict=True):
         (alone,) = session.draw(
             request.features[None],
