@@ -80,6 +80,8 @@ def local_head() -> Iterator[Head]:
         RAY_USAGE_STATS_ENABLED="0",
         # On a machine that does other things too, workers that give way do not start in time.
         RAY_worker_niceness="0",
+        RAY_raylet_start_wait_time_s="120",
+        RAY_DASHBOARD_STARTUP_TIMEOUT_S="120",
         **SERVE_ENVIRONMENT,
     )
     options = {
