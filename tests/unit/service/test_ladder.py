@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from hedgecast.client import Client, DecisionAnswer, ScenarioArrays
+from hedgecast.commands.decide import answer_record
 from hedgecast.core import errors
 from hedgecast.decisions.surrogate import Surrogate, surrogate_home
 from hedgecast.decisions.surrogate_training import SurrogateConfig, train_surrogate
@@ -168,6 +170,8 @@ def test_a_cheaper_answer_names_its_rung_and_its_cost(backend: LocalBackend, row
     assert (found.regret_increase, found.lower_bound, found.upper_bound) == (3.0, 1.0, 5.0)
     assert (found.reference_regret, found.num_days, found.reference_scenarios) == (40.0, 84, 200)
     assert found.measured_at == np.datetime64("2021-10-01T00:00:00", "ns")
+    told = json.loads(json.dumps(answer_record(cheaper)))["degradation"]
+    assert (told["rungs"], told["measured_at"]) == (["FEWER_SCENARIOS"], "2021-10-01T00:00:00Z")
     (warning,) = [text for text in cheaper.warnings if text.startswith("DEGRADED")]
     assert "84 validation days" in warning
     assert again.scenario_fingerprint == cheaper.scenario_fingerprint
