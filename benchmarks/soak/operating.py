@@ -63,7 +63,7 @@ class Operator:
         replicas = ["--num-solvers", str(SOLVERS), "--num-denoisers", str(DENOISERS)]
         with Path(log).open("wb") as errors:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "hedgecast.cli", *command, *replicas),
+                *(str(Path(sys.executable).parent / "hedgecast"), *command, *replicas),
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 env={**os.environ, **settings, "HEDGECAST_TAKEOVER_SECONDS": str(TAKEOVER_SECONDS)},
