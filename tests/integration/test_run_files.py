@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 
 import pyarrow as pa
@@ -59,9 +60,9 @@ def tables(files: RunFiles) -> dict[str, pa.Table]:
     }
 
 
-def test_workers_read_the_job_that_was_written(study: Study, tmp_path: Path) -> None:
-    # An address, not a path; pyarrow's local filesystem stands for every other one.
-    files = RunFiles.at(f"file://{tmp_path}/runs", "march")
+def test_workers_read_the_job_that_was_written(study: Study) -> None:
+    # fsspec's memory stands for an object store: no folders, no renaming.
+    files = RunFiles.at(f"fsspec+memory:///{secrets.token_hex(8)}", "march")
     job = job_of(study)
     expected = {name: value.clone() for name, value in job.model.state_dict().items()}
     files.write_job(job, study)
@@ -86,7 +87,8 @@ def test_workers_read_the_job_that_was_written(study: Study, tmp_path: Path) -> 
 
 
 def test_a_run_takes_no_other_study(study: Study, tmp_path: Path) -> None:
-    files = RunFiles.at(str(tmp_path / "runs"), "march")
+    # An address, not a path.
+    files = RunFiles.at(f"file://{tmp_path}/runs", "march")
     files.write_job(job_of(study), study)
     files.write_error(NotConvergedError("12 of 12 solves failed"))
     error = files.read_error()
