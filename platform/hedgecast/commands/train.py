@@ -107,6 +107,7 @@ def train(
         record = {
             "model": dataclasses.asdict(outcome.version),
             "champion": outcome.refusal is None,
+            "rule": outcome.rule,
             "refusal": outcome.refusal,
             "checks": [check.to_dict() for check in outcome.checks],
             "counts": prepared.counts(),
