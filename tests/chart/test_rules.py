@@ -236,6 +236,25 @@ def test_arguments_reach_a_job_as_they_are(render: Render) -> None:
     assert json.loads(group["rayStartParams"]["resources"].strip("'")) == {"hedgecast_job": 1}
 
 
+def test_pods_have_the_time_to_hand_over(documents: Documents) -> None:
+    (service, *_) = [document for document in documents if document["kind"] == "RayService"]
+    groups = service["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    assert {group["groupName"] for group in groups} == {"gateway", "denoiser", "solver"}
+    (application,) = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
+    drains = {d["name"].lower(): d.get("graceful_shutdown_timeout_s", 20) for d in application["deployments"]}
+    for group in groups:
+        pod = group["template"]["spec"]
+        (container,) = pod["containers"]
+        environment = {entry["name"]: entry["value"] for entry in container["env"]}
+        moving = int(environment["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"])
+        # Kubernetes counts the hook, too.
+        hook = " ".join(container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", []))
+        asleep = int(re.findall(r"sleep (\d+)", hook)[0]) if hook else 0
+        assert pod["terminationGracePeriodSeconds"] > asleep + moving
+        # Serve lets a replica on a marked node go on until its own time to stop is left.
+        assert bool(hook) or moving > drains[group["groupName"]]
+
+
 def test_secrets_are_only_named(documents: Documents) -> None:
     assert not [d for d in documents if d["kind"] == "Secret"]
     for node in (node for document in documents for node in _nodes(document)):
