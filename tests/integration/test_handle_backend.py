@@ -32,6 +32,7 @@ class Solver:
         self.described = 0
         self.failures: list[Exception] = []
         self.outcome: Any = name
+        self.seconds: list[float] = []
 
     @property
     def describe(self) -> Any:
@@ -39,7 +40,11 @@ class Solver:
 
     @property
     def answer(self) -> Any:
-        return _Method(lambda *_: Reply(self.outcome, (FIGURES,)), self.failures)
+        return _Method(self._answer, self.failures)
+
+    def _answer(self, query: ScenariosQuery, trace: object) -> Reply:
+        self.seconds.append(query.deadline_seconds)
+        return Reply(self.outcome, (FIGURES,))
 
     def _describe(self) -> tuple[ModelDescription, ...]:
         self.described += 1
@@ -125,6 +130,7 @@ def test_a_replica_that_goes_away_costs_a_retry_and_draws_are_told() -> None:
         solver.failures += [GONE, GONE]
         assert await backend.answer(_query("last_day")) == "solver"
         assert seen == [FIGURES]
+        assert 0.0 < solver.seconds[0] < 60.0, "of the time that is left"
         solver.outcome = DataError("a column is missing")
         with pytest.raises(DataError):
             await backend.answer(_query("last_day"))

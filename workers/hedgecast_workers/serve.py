@@ -262,8 +262,14 @@ class HandleBackend:
 
     async def answer(self, query: Query[A]) -> A:
         """The answer to ``query``; cancelling it cancels the replica's work."""
+        budget = Budget(query.deadline_seconds)
         solver = await self._solver(query.model)
-        reply = cast(Reply, await ask(lambda: solver.answer.remote(query, carrier()), retries=self._retries))
+
+        def send() -> DeploymentResponse:
+            # Another try has the time that is left.
+            return solver.answer.remote(dataclasses.replace(query, deadline_seconds=budget.left), carrier())
+
+        reply = cast(Reply, await ask(send, retries=self._retries))
         for figures in reply.draws:
             self.observe(figures)
         if isinstance(reply.outcome, HedgecastError):
