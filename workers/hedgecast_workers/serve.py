@@ -96,13 +96,15 @@ class Solver:
     async def __init__(  # type: ignore[misc]
         self, bundle: BundleReference, denoiser: DeploymentHandle, settings: ServiceSettings
     ) -> None:
-        from hedgecast.service.work import conclude, unsolved
+        from hedgecast.service.sample import sample_of
+        from hedgecast.service.work import Job, answer_queue, unsolved
 
         observed(settings, "solver")
-        self._conclude, self._unsolved = conclude, unsolved
+        self._sample, self._job, self._unsolved = sample_of, Job, unsolved
         self._denoiser, self._settings = denoiser, settings
-        # A solve uses its cores well; two at once would only take turns.
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="solve")
+        # Rows are read while a batch is solved, so that the next one is there when it ends.
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read")
+        self._queue = answer_queue(settings.batch_limits)
         self._versions: Versions[ServedModel] = Versions(
             bundle, self._ready, seconds=settings.takeover_seconds
         )
@@ -154,8 +156,10 @@ class Solver:
                 return drawn.paths
 
             paths, judged = await _judged_draw(model, judged, draw)
-        finish = functools.partial(self._conclude, drawn_seconds=time.perf_counter() - started)
-        return await self._run(finish, query, model, context, paths, judged, budget)
+        sample_of = functools.partial(self._sample, drawn_seconds=time.perf_counter() - started)
+        sample = await self._run(sample_of, query, model, context, paths, judged)
+        job = self._job(query=query, model=model, sample=sample, budget=budget)
+        return await asyncio.wrap_future(self._queue.submit(job))
 
     async def _meant(self, name: str) -> Version[ServedModel]:
         """The version that a query means; one that this replica has not heard of it looks for at once."""

@@ -83,6 +83,10 @@ def warm_up(model: ServedModel, context: Context, paths: NDArray[np.float32]) ->
     priced(program).solve(scenarios.values)
     program.solve(scenarios.values, risk=Risk(beta=0.5, alpha=0.9))
     program.wait_and_see(scenarios.values)
+    if program.given:
+        # Contexts with given parameters of their own: scenarios known ahead are other code then.
+        apart = program.reader.given_entries({}, scenarios.values).expand(2, -1)
+        program.wait_and_see(scenarios.values.expand(2, -1, -1), program.reader.given.unflatten(apart))
 
 
 def _kept(build: Callable[[int], TwoStageProgram]) -> Callable[[int], TwoStageProgram]:

@@ -6,22 +6,24 @@ import asyncio
 import contextvars
 import dataclasses
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hedgecast.core.errors import UnavailableError
 from hedgecast.registry.session import Context
+from hedgecast.service.batches import Limits
 from hedgecast.service.budget import Budget
 from hedgecast.service.decide import ServedModel
 from hedgecast.service.models import ModelDescription, resolve
 from hedgecast.service.queries import Query
 from hedgecast.service.safety import Judgement
+from hedgecast.service.sample import sample_of
 from hedgecast.service.tracing import stage
-from hedgecast.service.work import conclude, unsolved
+from hedgecast.service.work import Job, answer_queue, unsolved
 
 A = TypeVar("A")
 
@@ -55,17 +57,23 @@ class LocalBackend:
     models : sequence of LocalModel
         What is served.
     threads : int
-        Requests worked on at once; the rest wait.
+        Requests that scenarios are drawn for at once; the rest wait.
+    batches : Limits, optional
+        Of the requests that are solved together, on one thread more.
     """
 
-    def __init__(self, models: Sequence[LocalModel], *, threads: int = 1) -> None:
+    def __init__(
+        self, models: Sequence[LocalModel], *, threads: int = 1, batches: Limits | None = None
+    ) -> None:
         self._models = {local.model.description.full_name: local for local in models}
         self._descriptions = tuple(local.model.description for local in models)
-        self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="decide")
+        self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="draw")
+        self._queue = answer_queue(batches or Limits())
 
     def close(self) -> None:
         """Wait for the work under way, take on no more."""
         self._pool.shutdown()
+        self._queue.close()
 
     async def models(self) -> tuple[ModelDescription, ...]:
         """All served models."""
@@ -76,30 +84,37 @@ class LocalBackend:
         local = self._models[resolve(self._descriptions, query.model).full_name]
         budget = Budget(query.deadline_seconds)
         try:
-            # The thread goes on in the call's context: its span, and the request id of its log lines.
-            run = contextvars.copy_context().run
-            work = asyncio.get_running_loop().run_in_executor(self._pool, run, _answer, query, local, budget)
-        except RuntimeError as error:
-            raise UnavailableError("the service is going away: call another replica") from error
-        try:
-            return await work
+            with stage("solver.answer"):
+                return await self._answered(query, local, budget)
         except asyncio.CancelledError:
             budget.cancel()
             raise
 
+    async def _answered(self, query: Query[A], local: LocalModel, budget: Budget) -> A:
+        # The threads go on in the call's context: its span, and the request id of its log lines.
+        run = contextvars.copy_context().run
+        job = await _taken_on(self._pool.submit, run, _job, query, local, budget)
+        return (
+            unsolved(query, local.model) if job is None else cast(A, await _taken_on(self._queue.submit, job))
+        )
 
-def _answer(query: Query[A], local: LocalModel, budget: Budget) -> A:
-    with stage("solver.answer"):
-        return _worked(query, local, budget)
+
+def _taken_on(submit: Callable[..., Future[Any]], *arguments: Any) -> asyncio.Future[Any]:
+    try:
+        work = submit(*arguments)
+    except RuntimeError as error:
+        raise UnavailableError("the service is going away: call another replica") from error
+    return asyncio.wrap_future(work)
 
 
-def _worked(query: Query[A], local: LocalModel, budget: Budget) -> A:
+def _job(query: Query[Any], local: LocalModel, budget: Budget) -> Job | None:
+    """The query with its scenarios; None: it was only to be checked."""
     model = local.model
     budget.check("reading the rows")
     started = time.perf_counter()
     context = model.prepare(query)
     if query.validate_only:
-        return unsolved(query, model)
+        return None
     judged = model.before(query, context)
     paths = None
     if context is not None:
@@ -111,9 +126,10 @@ def _worked(query: Query[A], local: LocalModel, budget: Budget) -> A:
             checked = model.after(checked, paths)
         judged = checked
     seconds = time.perf_counter() - started
-    return conclude(query, model, context, paths, judged, budget, drawn_seconds=seconds)
+    sample = sample_of(query, model, context, paths, judged, drawn_seconds=seconds)
+    return Job(query=query, model=model, sample=sample, budget=budget)
 
 
-def _drawn(query: Query[A], local: LocalModel, context: Context, judged: Judgement) -> NDArray[np.float32]:
+def _drawn(query: Query[Any], local: LocalModel, context: Context, judged: Judgement) -> NDArray[np.float32]:
     with stage("denoiser.draw"):
         return local.draw(context, query.draw_count, query.seed, query.draw_start, baseline=judged.baseline)

@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from hedgecast.core.errors import ConfigError
 from hedgecast.registry.ladder import Rung
+from hedgecast.service.batches import Limits
 
 
 class LadderStep(NamedTuple):
@@ -119,6 +120,12 @@ class ServiceSettings(BaseSettings):
     """How often work is begun again elsewhere when the replica that did it went away."""
     takeover_seconds: float = Field(default=30.0, ge=0)
     """Time between two looks at which version the served alias names, in seconds; 0: none are taken."""
+    max_batch_requests: int = Field(default=16, ge=1)
+    """Requests for decisions that are solved together where they wait together; 1: each by itself."""
+    max_batch_scenarios: int = Field(default=20_000, ge=1)
+    """Scenarios of all requests that are solved together, replications included."""
+    batch_wait_seconds: float = Field(default=0.0, ge=0)
+    """How long an idle solver waits for company for a request, in seconds; 0: it never does."""
     retry_delay_seconds: float = Field(default=0.5, gt=0)
     """What refused callers are told to wait, in seconds."""
     default_deadline_seconds: float = Field(default=60.0, gt=0)
@@ -188,6 +195,15 @@ class ServiceSettings(BaseSettings):
                     f"ladder {self.ladder!r}: {other.rung} must start at more requests than {one.rung}"
                 )
         return steps
+
+    @property
+    def batch_limits(self) -> Limits:
+        """Of the requests that are solved together."""
+        return Limits(
+            jobs=self.max_batch_requests,
+            weight=self.max_batch_scenarios,
+            wait_seconds=self.batch_wait_seconds,
+        )
 
     @property
     def loopback(self) -> bool:

@@ -17,7 +17,8 @@ from hedgecast.service.local import LocalModel
 from hedgecast.service.models import resolve
 from hedgecast.service.queries import DecideQuery
 from hedgecast.service.safety import MODEL
-from hedgecast.service.work import conclude
+from hedgecast.service.sample import sample_of
+from hedgecast.service.work import Job, answers
 
 
 @pytest.fixture
@@ -86,23 +87,29 @@ def test_a_given_parameter_of_the_wrong_sign_is_refused(query: DecideQuery, loca
             model.prepare(dataclasses.replace(query, given=given))
 
 
+def _job(query: DecideQuery, local_model: LocalModel, budget: Budget) -> Job:
+    model = local_model.model
+    context = model.prepare(query)
+    assert context is not None
+    sample = sample_of(query, model, context, local_model.draw(context, 40, 1), MODEL, drawn_seconds=0.0)
+    return Job(query=query, model=model, sample=sample, budget=budget)
+
+
 def test_a_spent_budget_stops_before_the_next_stage(query: DecideQuery, local_model: LocalModel) -> None:
-    context = local_model.model.prepare(query)
-    paths = local_model.draw(context, 40, 1)
-    with pytest.raises(DeadlineError, match="before the solve"):
-        conclude(query, local_model.model, context, paths, MODEL, Budget(0.0), drawn_seconds=0.0)
+    (spent,) = answers([_job(query, local_model, Budget(0.0))])
+    assert isinstance(spent, DeadlineError)
+    assert "before the solve" in str(spent)
     cancelled = Budget(60.0)
     cancelled.cancel()
-    with pytest.raises(DeadlineError, match="cancelled before the solve"):
-        conclude(query, local_model.model, context, paths, MODEL, cancelled, drawn_seconds=0.0)
+    (nobody,) = answers([_job(query, local_model, cancelled)])
+    assert isinstance(nobody, DeadlineError)
+    assert "cancelled before the solve" in str(nobody)
 
 
 def test_a_thin_tail_is_said(query: DecideQuery, local_model: LocalModel) -> None:
-    context = local_model.model.prepare(query)
     for level, reasons in ((0.8, []), (0.9, ["THIN_TAIL"])):
         asked = dataclasses.replace(query, tail_level=level)
-        paths = local_model.draw(context, 40, 1)
-        answer = conclude(asked, local_model.model, context, paths, MODEL, Budget(60.0), drawn_seconds=0.0)
+        (answer,) = answers([_job(asked, local_model, Budget(60.0))])
         assert answer.solution is not None
         assert [reason for reason, _ in answer.solution.warnings] == reasons
 
