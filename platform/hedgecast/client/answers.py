@@ -38,6 +38,8 @@ class SolverVerdict:
     relative_gap: float
     iterations: int
     backend: str
+    batch_size: int = 0
+    """Requests solved together with this one, itself included; 0: not told."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

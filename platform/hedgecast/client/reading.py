@@ -128,6 +128,7 @@ def _verdict(message: decision_pb.Verdict) -> SolverVerdict:
         relative_gap=message.relative_gap,
         iterations=message.iteration_count,
         backend=message.backend,
+        batch_size=message.batch_size,
     )
 
 

@@ -134,6 +134,8 @@ class Answered:
     stages: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """Stage to seconds."""
     iterations: int = 0
+    batch_size: int = 0
+    """Requests solved together; 0: not told."""
     backend: str = ""
     verdict: str = ""
     """Name of the state; empty: nothing was solved."""
@@ -157,6 +159,7 @@ class Answered:
             elif kind == "Verdict":
                 found["verdict"] = _state_name(message)
                 found["iterations"] = message.iteration_count  # type: ignore[attr-defined]
+                found["batch_size"] = message.batch_size  # type: ignore[attr-defined]
                 found["backend"] = message.backend  # type: ignore[attr-defined]
             elif "scenario_fingerprint" in fields and message.scenario_fingerprint:  # type: ignore[attr-defined]
                 found["fingerprint"] = message.scenario_fingerprint  # type: ignore[attr-defined]

@@ -20,6 +20,7 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 _ITERATIONS = (5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 75.0, 100.0)
 _QUEUED = (0.0, 100.0, 1_000.0, 5_000.0, 10_000.0, 50_000.0, 100_000.0, 200_000.0)
 _FILL = (0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0)
+_BATCH_SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 _TOTAL = "total"
 # What a solve that failed is called: these reasons are verdicts too.
 _FAILED_VERDICTS = frozenset({"NOT_CONVERGED", "INFEASIBLE", "UNBOUNDED", "SOLVE_FAILED"})
@@ -69,6 +70,13 @@ class ServiceMetrics:
             "Of one solve.",
             ("backend",),
             buckets=_ITERATIONS,
+            registry=self.registry,
+        )
+        self._batch_sizes = Histogram(
+            "hedgecast_batch_size",
+            "Requests that an answer's one was solved together with, itself included.",
+            ("model",),
+            buckets=_BATCH_SIZES,
             registry=self.registry,
         )
         self._verdicts = Counter(
@@ -148,6 +156,8 @@ class ServiceMetrics:
         if answered.verdict:
             self._verdicts.labels(answered.verdict).inc()
             self._iterations.labels(answered.backend).observe(answered.iterations)
+        if answered.batch_size:
+            self._batch_sizes.labels(answered.model).observe(answered.batch_size)
         known = {stage: seconds for stage, seconds in answered.stages.items() if stage != _TOTAL}
         if _TOTAL in answered.stages:
             known["waiting"] = max(answered.stages[_TOTAL] - sum(known.values()), 0.0)

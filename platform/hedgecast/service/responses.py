@@ -153,6 +153,7 @@ def _fill(message: decision_pb.DecideResponse, solution: Solution) -> None:
             dual_residual=report.dual_residual,
             relative_gap=report.relative_gap,
             iteration_count=report.iterations,
+            batch_size=solution.batch_size,
             backend=report.backend,
         )
     )

@@ -63,6 +63,8 @@ def test_a_servers_work_is_counted(local_backend: LocalBackend, rows: NamedRows)
     assert _get(found, "hedgecast_solver_verdicts_total", verdict="INFEASIBLE") == 1
     assert _get(found, "hedgecast_solver_iterations_count", backend=answer.verdict.backend) == 2
     assert _get(found, "hedgecast_solver_iterations_sum", backend=answer.verdict.backend) >= 2
+    # One after the other: each by itself.
+    assert _get(found, "hedgecast_batch_size_bucket", model="last_day@3", le="1.0") == 2
     for stage in ("scenario", "solve", "statistics", "waiting"):
         assert _get(found, "hedgecast_stage_seconds_count", model="last_day@3", stage=stage) == 2
     solve = _get(found, "hedgecast_stage_seconds_sum", model="last_day@3", stage="solve")

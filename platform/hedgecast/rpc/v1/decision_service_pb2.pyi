@@ -1687,6 +1687,7 @@ class Verdict(_message.Message):
     RELATIVE_GAP_FIELD_NUMBER: _builtins.int
     ITERATION_COUNT_FIELD_NUMBER: _builtins.int
     BACKEND_FIELD_NUMBER: _builtins.int
+    BATCH_SIZE_FIELD_NUMBER: _builtins.int
     state: Global___Verdict.State.ValueType
     """Outcome."""
     primal_residual: _builtins.float
@@ -1703,6 +1704,10 @@ class Verdict(_message.Message):
     """Iterations of the solver. Zero: the solver does not count."""
     backend: _builtins.str
     """Name of the solver backend, for example "structured"."""
+    batch_size: _builtins.int
+    """Requests that were solved together with this one, itself included, from 1.
+    Zero: not told. Durations are those of all of them.
+    """
     def __init__(
         self,
         *,
@@ -1712,10 +1717,11 @@ class Verdict(_message.Message):
         relative_gap: _builtins.float = ...,
         iteration_count: _builtins.int = ...,
         backend: _builtins.str = ...,
+        batch_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "dual_residual", b"dual_residual", "iteration_count", b"iteration_count", "primal_residual", b"primal_residual", "relative_gap", b"relative_gap", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "batch_size", b"batch_size", "dual_residual", b"dual_residual", "iteration_count", b"iteration_count", "primal_residual", b"primal_residual", "relative_gap", b"relative_gap", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -81,9 +81,11 @@ class DecisionServiceServicer:
 
     def Decide(self, request, context):
         """The decision of least risk over scenarios that the model draws for the
-        given context. The same request, seed and versions give the same answer;
-        under load an operator may allow a cheaper one, which says so
-        (`degradation`) and is the same for the same rungs.
+        given context. The same request, seed and versions give the same answer: the
+        same scenarios, and numbers that agree within 1e-6 of their size, whoever
+        else was answered at the same time. Under load an operator may allow a
+        cheaper one, which says so (`degradation`) and is the same for the same
+        rungs.
 
         Errors: INVALID_ARGUMENT (the request cannot be used), NOT_FOUND (no such
         model), FAILED_PRECONDITION (the program is infeasible, unbounded or did

@@ -40,9 +40,11 @@ class DecisionServiceStub:
     def __new__(cls, channel: _aio.Channel) -> DecisionServiceAsyncStub: ...
     Decide: _grpc.UnaryUnaryMultiCallable[_decision_service_pb2.DecideRequest, _decision_service_pb2.DecideResponse]
     """The decision of least risk over scenarios that the model draws for the
-    given context. The same request, seed and versions give the same answer;
-    under load an operator may allow a cheaper one, which says so
-    (`degradation`) and is the same for the same rungs.
+    given context. The same request, seed and versions give the same answer: the
+    same scenarios, and numbers that agree within 1e-6 of their size, whoever
+    else was answered at the same time. Under load an operator may allow a
+    cheaper one, which says so (`degradation`) and is the same for the same
+    rungs.
 
     Errors: INVALID_ARGUMENT (the request cannot be used), NOT_FOUND (no such
     model), FAILED_PRECONDITION (the program is infeasible, unbounded or did
@@ -99,9 +101,11 @@ class DecisionServiceAsyncStub(DecisionServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Decide: _aio.UnaryUnaryMultiCallable[_decision_service_pb2.DecideRequest, _decision_service_pb2.DecideResponse]  # type: ignore[assignment]
     """The decision of least risk over scenarios that the model draws for the
-    given context. The same request, seed and versions give the same answer;
-    under load an operator may allow a cheaper one, which says so
-    (`degradation`) and is the same for the same rungs.
+    given context. The same request, seed and versions give the same answer: the
+    same scenarios, and numbers that agree within 1e-6 of their size, whoever
+    else was answered at the same time. Under load an operator may allow a
+    cheaper one, which says so (`degradation`) and is the same for the same
+    rungs.
 
     Errors: INVALID_ARGUMENT (the request cannot be used), NOT_FOUND (no such
     model), FAILED_PRECONDITION (the program is infeasible, unbounded or did
@@ -161,9 +165,11 @@ class DecisionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_decision_service_pb2.DecideResponse, _abc.Awaitable[_decision_service_pb2.DecideResponse]]:
         """The decision of least risk over scenarios that the model draws for the
-        given context. The same request, seed and versions give the same answer;
-        under load an operator may allow a cheaper one, which says so
-        (`degradation`) and is the same for the same rungs.
+        given context. The same request, seed and versions give the same answer: the
+        same scenarios, and numbers that agree within 1e-6 of their size, whoever
+        else was answered at the same time. Under load an operator may allow a
+        cheaper one, which says so (`degradation`) and is the same for the same
+        rungs.
 
         Errors: INVALID_ARGUMENT (the request cannot be used), NOT_FOUND (no such
         model), FAILED_PRECONDITION (the program is infeasible, unbounded or did
