@@ -27,7 +27,8 @@ WAIT_SECONDS = 300.0
 def query_of(rows: NamedRows) -> Callable[..., DecideQuery]:
     def make(seed: int, deadline_seconds: float = 600.0, **options: object) -> DecideQuery:
         message = decide_request(
-            "last_day", {"history": rows.columns, "history_times": rows.times, "scenario_count": 30} | options
+            "last_day",
+            {"history": rows.columns, "history_times": rows.times, "scenario_count": 30} | options,  # type: ignore[arg-type]
         )
         query = decide_query(message, ServiceSettings(), deadline_seconds=deadline_seconds)
         return dataclasses.replace(query, seed=seed)
