@@ -5,7 +5,8 @@
 The same bundle answers the same requests: `direct` is the backend's `answer` in this process, `background`
 a gRPC server in this process around the same backend object, `ray` the local Ray Serve service (a gateway,
 a solver and a denoiser, each a process). Direct and served calls alternate in short blocks, so that other
-work on the machine meets both. Callers are closed loops: each sends its next request when it has an answer.
+work on the machine meets both. Callers are closed loops: each sends its next request when it has an answer,
+for another day and with another seed than any other.
 Results are kept after each service in benchmarks/results/serve.json, and docs/serving.md is written from it.
 """
 
@@ -33,6 +34,7 @@ from serving.page import page
 from hedgecast.client import AsyncClient
 from hedgecast.client.requests import decide_request
 from hedgecast.data.datasets import load_table
+from hedgecast.data.tables import SeriesTable
 from hedgecast.service.background import background_server
 from hedgecast.service.bundles import local_model, warm_up, warm_up_context
 from hedgecast.service.local import LocalBackend
@@ -48,6 +50,7 @@ SCENARIOS = (200, 1000)
 _DEADLINE_SECONDS = 600.0
 _BLOCKS = 5
 _HOURS_BACK = 200
+_DAYS = 16
 
 Call = Callable[[int], Awaitable[str]]
 """Asks with a seed; the fingerprint of the scenarios comes back."""
@@ -108,7 +111,7 @@ def _measured(service: str, tiny: TinyModel, requests: int, concurrencies: list[
     backend = LocalBackend([local])
     load = os.getloadavg()[0]
     with _served(service, backend, reference) as address:
-        rows = asyncio.run(_rows(service, address, backend, _question(tiny), requests, concurrencies))
+        rows = asyncio.run(_rows(service, address, backend, _questions(tiny), requests, concurrencies))
     backend.close()
     return {"machine": _machine(load), "rows": rows}
 
@@ -127,10 +130,14 @@ def _served(service: str, backend: LocalBackend, reference: BundleReference) -> 
         yield address
 
 
-def _question(tiny: TinyModel) -> dict[str, Any]:
-    """The plan of a local winter day, which begins at 23:00 UTC the day before."""
+def _questions(tiny: TinyModel) -> list[dict[str, Any]]:
+    """The plans of local winter days, which begin at 23:00 UTC the day before."""
     table = load_table(tiny.study.data)
-    start = int(np.searchsorted(table.times, np.datetime64("2021-02-09T23:00", "ns")))
+    first = int(np.searchsorted(table.times, np.datetime64("2021-01-19T23:00", "ns")))
+    return [_question(table, first + 24 * day) for day in range(_DAYS)]
+
+
+def _question(table: SeriesTable, start: int) -> dict[str, Any]:
     past, ahead = slice(start - _HOURS_BACK, start), slice(start, start + 24)
     return {
         "history": {name: table.columns[name][past] for name in ("load_gw", "holiday")},
@@ -145,14 +152,15 @@ async def _rows(
     service: str,
     address: str,
     backend: LocalBackend,
-    question: dict[str, Any],
+    questions: list[dict[str, Any]],
     requests: int,
     concurrencies: list[int],
 ) -> list[dict[str, Any]]:
     rows = []
     async with AsyncClient(address, retries=0, deadline_seconds=_DEADLINE_SECONDS) as client:
         for scenarios in SCENARIOS:
-            direct, served = _calls(backend, client, {**question, "scenario_count": scenarios})
+            options = [{**question, "scenario_count": scenarios} for question in questions]
+            direct, served = _calls(backend, client, options)
             for seed in range(3):
                 # Also warms both.
                 if await direct(seed) != await served(seed):
@@ -164,16 +172,21 @@ async def _rows(
     return rows
 
 
-def _calls(backend: LocalBackend, client: AsyncClient, options: dict[str, Any]) -> tuple[Call, Call]:
-    message = decide_request("tiny", options)  # type: ignore[arg-type]
-    query = decide_query(message, load_settings(), deadline_seconds=_DEADLINE_SECONDS)
+def _calls(backend: LocalBackend, client: AsyncClient, questions: list[dict[str, Any]]) -> tuple[Call, Call]:
+    """Each seed asks for the next day, around."""
+    messages = [decide_request("tiny", options) for options in questions]  # type: ignore[arg-type]
+    queries = [
+        decide_query(message, load_settings(), deadline_seconds=_DEADLINE_SECONDS) for message in messages
+    ]
 
     async def direct(seed: int) -> str:
+        query = queries[seed % len(queries)]
         answer = await backend.answer(dataclasses.replace(query, seed=seed))
         assert answer.solution is not None
         return answer.solution.scenario_fingerprint
 
     async def served(seed: int) -> str:
+        options = questions[seed % len(questions)]
         return (await client.decide("tiny", seed=seed, **options)).scenario_fingerprint
 
     return direct, served

@@ -52,10 +52,11 @@ def test_the_larger_of_both_bounds_counts(
 def test_the_page_says_when_an_aim_is_missed_and_the_machine_was_loaded(writer: ModuleType) -> None:
     machine: dict[str, Any] = {"date": "2030-01-01", "processor": "x", "cores": 2, "versions": {}}
     machine |= {"load_before": 1.0, "load_after": 1.0}
-    rows = [_row(1, 10.0, 20.0, 4.0), _row(16, 100.0, 120.0, 11.0)]
+    rows = [_row(1, 10.0, 20.0, 4.0), _row(16, 100.0, 120.0, 11.0), _row(32, 200.0, 240.0, 12.0)]
     text = writer.page({"ray": {"machine": machine, "rows": rows}})
     assert "overhead at the median 10.0 ms (100%), **over the aim**" in text
     assert "2.75 times the rate of one, **misses the aim of 3**" in text
+    assert "32 callers have 3.00 times the rate of one, reaches the aim" in text
     assert "loaded" not in text
     busy = writer.page({"ray": {"machine": {**machine, "load_before": 9.0}, "rows": rows}})
     assert "**The machine was loaded by other work**" in busy
