@@ -79,13 +79,13 @@ class Information:
         """(B, S) cost of every scenario had it been known; see `TwoStageProgram.wait_and_see`."""
         return self._ahead.costs
 
-    @property
+    @functools.cached_property
     def recourse_problem_cost(self) -> Tensor:
         """(B,) RP; NaN where there is no optimum."""
         cost = expectation(self.optimum.scenario_costs, self.inputs.probabilities)
         return torch.where(self.optimum.verdicts == Verdict.OPTIMAL, cost, torch.nan)
 
-    @property
+    @functools.cached_property
     def wait_and_see_cost(self) -> Tensor:
         """(B,) WS; not finite where it is not for some scenario of positive probability."""
         return expectation(self.scenario_wait_and_see, self.inputs.probabilities)
@@ -104,12 +104,12 @@ class Information:
             found[solved] = expectation(costs, part.probabilities)
         return found
 
-    @property
+    @functools.cached_property
     def value_of_perfect_information(self) -> Tensor:
         """(B,) EVPI."""
         return self.recourse_problem_cost - self.wait_and_see_cost
 
-    @property
+    @functools.cached_property
     def value_of_stochastic_solution(self) -> Tensor:
         """(B,) VSS; +inf and NaN as EEV."""
         return self.expected_value_problem_cost - self.recourse_problem_cost

@@ -31,20 +31,34 @@ def recourse_lagrangian(problem: BlockProblem, w: Tensor, y: Tensor, z: Tensor) 
     return (cost + (z * (problem.V.times(w) - problem.k)).sum(dim=2)).sum(dim=1)
 
 
-def lagrangian(problem: BlockProblem, found: BlockSolution) -> Tensor:
-    """(B,) Lagrangian at a solution, differentiable in the problem's numbers alone."""
+def moving_lagrangian(problem: BlockProblem, found: BlockSolution) -> Tensor:
+    """(B,) terms of the Lagrangian at a solution whose numbers carry a gradient, differentiable in these.
+
+    The others have no part in a derivative and are most of it: parameters mostly stand in right-hand sides.
+    """
     x, w = found.x.detach()[:, None], found.w.detach()
-    first = 0.5 * (problem.P.times(x) * x).sum(dim=(1, 2)) + (problem.q * x[:, 0]).sum(dim=1) + problem.d
-    known = (found.equality_dual[:, None] * (problem.A.times(x) - problem.a[:, None])).sum(dim=(1, 2))
-    known = known + (found.inequality_dual[:, None] * (problem.G.times(x) - problem.g[:, None])).sum(
-        dim=(1, 2)
-    )
-    costs = problem.e + ((0.5 * problem.O.times(x) + problem.o) * x).sum(dim=2)
-    costs = costs + ((0.5 * problem.Q.times(w) + problem.R.times(x) + problem.c) * w).sum(dim=2)
     y, z = found.recourse_equality_dual, found.recourse_inequality_dual
-    rows = (y * (problem.T.times(x) + problem.W.times(w) - problem.h)).sum(dim=2)
-    rows = rows + (z * (problem.U.times(x) + problem.V.times(w) - problem.k)).sum(dim=2)
-    return first + known + (found.weights.detach() * costs).sum(dim=1) + rows.sum(dim=1)
+    nu, mu = found.equality_dual[:, None], found.inequality_dual[:, None]
+    p = found.weights.detach()[:, :, None]
+    weighted_x, weighted_w = p * x, p * w
+    total = x.new_zeros(x.shape[0])
+    if problem.d.requires_grad:
+        total = total + problem.d
+    for matrix, left, right, factor in (
+        (problem.P, x, x, 0.5), (problem.A, nu, x, 1.0), (problem.G, mu, x, 1.0),
+        (problem.O, weighted_x, x, 0.5), (problem.Q, weighted_w, w, 0.5), (problem.R, weighted_w, x, 1.0),
+        (problem.T, y, x, 1.0), (problem.W, y, w, 1.0), (problem.U, z, x, 1.0), (problem.V, z, w, 1.0),
+    ):  # fmt: skip
+        if matrix.values.requires_grad:
+            total = total + factor * (matrix.times(right) * left).sum(dim=(1, 2))
+    for vector, multiplier, sign in (
+        (problem.q[:, None], x, 1.0), (problem.a[:, None], nu, -1.0), (problem.g[:, None], mu, -1.0),
+        (problem.o, weighted_x, 1.0), (problem.c, weighted_w, 1.0), (problem.e[:, :, None], p, 1.0),
+        (problem.h, y, -1.0), (problem.k, z, -1.0),
+    ):  # fmt: skip
+        if vector.requires_grad:
+            total = total + sign * (vector * multiplier).sum(dim=(1, 2))
+    return total
 
 
 def value_slopes(template: Template, uncertain: Tensor, given: Tensor, found: BlockSolution) -> Tensor:
@@ -62,9 +76,13 @@ def value_slopes(template: Template, uncertain: Tensor, given: Tensor, found: Bl
     """
     with torch.enable_grad():
         entries = given.detach().expand(uncertain.shape[0], -1).clone().requires_grad_()
-        value = lagrangian(template.instantiate(uncertain.detach(), entries), found)
+        problem = template.instantiate(uncertain.detach(), entries)
+        value = moving_lagrangian(problem, found)
         solved = found.verdicts == Verdict.OPTIMAL
-        (slopes,) = torch.autograd.grad(value[solved].sum(), entries, allow_unused=True)
+        total = value[solved].sum()
+        slopes = None
+        if total.requires_grad:
+            (slopes,) = torch.autograd.grad(total, entries, allow_unused=True)
     # No member was solved, or no given parameter enters.
     slopes = torch.zeros_like(entries) if slopes is None else slopes
     return torch.where(solved[:, None], slopes, torch.nan).detach()
