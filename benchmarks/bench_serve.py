@@ -113,7 +113,7 @@ def _measured(service: str, tiny: TinyModel, requests: int, concurrencies: list[
     with _served(service, backend, reference) as address:
         rows = asyncio.run(_rows(service, address, backend, _questions(tiny), requests, concurrencies))
     backend.close()
-    return {"machine": _machine(load), "rows": rows}
+    return {"machine": _machine(load), "days": _DAYS, "rows": rows}
 
 
 @contextlib.contextmanager

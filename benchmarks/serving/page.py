@@ -11,11 +11,10 @@ _TITLES = {"background": "gRPC in the same process", "ray": "Ray Serve on the sa
 _HEAD = """# What serving costs
 
 Decide over gRPC against the same work called directly: the same bundle (24 hourly steps, one series, made
-up), the same requests of 16 days with a seed each, no gap replications, callers in closed loops. *direct* is
-`LocalBackend.answer`, a thread that draws and one that solves what waits together; *served* is the client's
-call, conversions of both sides included. Blocks of both alternate. The aims: an overhead
-at the median of one caller of at most 6 ms or 25 %, whichever is larger, and at 16 callers three times the
-requests a second of one.
+up), the same requests, no gap replications, callers in closed loops. *direct* is `LocalBackend.answer`, one
+solver thread; *served* is the client's call, conversions of both sides included. Blocks of both alternate.
+The aims: an overhead at the median of one caller of at most 6 ms or 25 %, whichever is larger, and at 16
+callers three times the requests a second of one.
 
 Made by `make bench-serve` from `benchmarks/results/serve.json`.
 """
@@ -50,6 +49,8 @@ def _section(name: str, found: dict[str, Any]) -> str:
     load = f"load average {machine['load_before']} before and {machine['load_after']} after"
     where = f"{machine['processor']}, {machine['cores']} cores"
     text = f"\n## {_TITLES[name]}\n\n{machine['date']}, {where}, {load};\n{versions}.\n"
+    if "days" in found:
+        text += f"Requests for {found['days']} days in turn; those that wait together are solved together.\n"
     loaded = machine["load_before"] > machine["cores"]
     if loaded:
         text += (
