@@ -83,9 +83,12 @@ async def _soak(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     ]
     questions = Questions(versions[0][0].data)
     bundles = [bundle for _, bundle in versions]
-    with oracle(references) as known:
-        async with Operator.started(folder, bundles, _settings(folder), arguments.log) as operator:
-            result = await _loaded(folder, operator, questions, known, arguments)
+    async with contextlib.AsyncExitStack() as stack:
+        # Both take their time to get warm.
+        started = Operator.started(folder, bundles, _settings(folder), arguments.log)
+        warm = asyncio.to_thread(stack.enter_context, oracle(references))
+        operator, known = await asyncio.gather(stack.enter_async_context(started), warm)
+        result = await _loaded(folder, operator, questions, known, arguments)
     _read_back(folder / "outcomes", result.pop("ledger"), result["wrong"])
     return result
 

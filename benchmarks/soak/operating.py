@@ -47,6 +47,7 @@ class Operator:
         self.address = address
         self._store = store
         self._old, self._new = "2", "1"
+        self._switches = 0
         self.champion = Champion.first(self._new)
 
     @classmethod
@@ -84,11 +85,15 @@ class Operator:
     async def switch(self) -> dict[str, Any]:
         """Make the other version champion; returns once no answer of the old one may come any more."""
         self._old, self._new = self._new, self._old
-        self.champion.allow(self._old, self._new)
-        await asyncio.to_thread(_move, self._store, self._new)
+        self._switches += 1
+        mine, to = self._switches, self._new
+        self.champion.allow(self._old, to)
+        await asyncio.to_thread(_move, self._store, to)
         await asyncio.sleep(_OLD_MAY_ANSWER_SECONDS)
-        self.champion.allow(self._new)
-        return {"to": self._new}
+        # In a short run the next switch may be under way by now.
+        if mine == self._switches:
+            self.champion.allow(to)
+        return {"to": to}
 
 
 def _move(store: ModelStore, version: str) -> None:

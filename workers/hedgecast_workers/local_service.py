@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from hedgecast.core.errors import BundleError, ConfigError, HedgecastError, UnavailableError
 from hedgecast.service.models import BundleReference
@@ -112,8 +113,9 @@ def host(plan: ServePlan) -> Iterator[Host]:
 
 @contextlib.contextmanager
 def _process(plan: ServePlan, folder: Path) -> Iterator[Host]:
-    log = folder / "host.log"
-    with log.open("wb") as errors:
+    file = folder / "host.log"
+    # Both are kept open: a host that ends removes the folder, and what it said is wanted all the same.
+    with file.open("wb") as errors, file.open("rb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "hedgecast_workers.host", str(folder)],
             stdin=subprocess.PIPE,
@@ -124,10 +126,10 @@ def _process(plan: ServePlan, folder: Path) -> Iterator[Host]:
             # Ctrl-C at the terminal is ours to pass on, in order.
             start_new_session=True,
         )
-    try:
-        yield Host(_address(process, plan, log), process)
-    finally:
-        _stop(process)
+        try:
+            yield Host(_address(process, plan, log), process)
+        finally:
+            _stop(process)
 
 
 def _ray_environment() -> dict[str, str]:
@@ -142,7 +144,7 @@ def _ray_environment() -> dict[str, str]:
     }
 
 
-def _address(process: subprocess.Popen[str], plan: ServePlan, log: Path) -> str:
+def _address(process: subprocess.Popen[str], plan: ServePlan, log: BinaryIO) -> str:
     """What the host says once it serves.
 
     Raises
@@ -158,7 +160,7 @@ def _address(process: subprocess.Popen[str], plan: ServePlan, log: Path) -> str:
     ready, _, _ = select.select([process.stdout], [], [], _START_SECONDS)
     line = process.stdout.readline() if ready else ""
     if not line:
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-_SHOWN_LOG_LINES:])
+        tail = "\n".join(log.read().decode(errors="replace").splitlines()[-_SHOWN_LOG_LINES:])
         what = "ended before it served" if ready else f"said nothing for {_START_SECONDS:.0f} s"
         raise UnavailableError(f"the service's process {what}; its last lines:\n{tail}")
     record = json.loads(line)
