@@ -207,3 +207,15 @@ def test_a_bundle_is_fetched_by_the_machine_that_needs_it(tiny: TinyModel, tmp_p
         registered("tiny@champion", str(tmp_path / "registry"))
     with pytest.raises(errors.BundleError, match="is no bundle"):
         present(BundleReference(folder=tmp_path / "elsewhere"))
+
+
+def test_a_process_that_ends_is_told_with_its_last_words(
+    tiny: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As the host: it removes its folder, the third argument, in which its log is.
+    broken = tmp_path / "python"
+    broken.write_text('#!/bin/sh\necho "what went wrong" >&2\nrm -r "$3"\nexit 1\n')
+    broken.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(broken))
+    with pytest.raises(errors.UnavailableError, match="what went wrong"), local_service(tiny.bundle.folder):
+        pass
