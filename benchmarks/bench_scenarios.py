@@ -63,7 +63,10 @@ def _diffusers(effort: float) -> dict[str, Any]:
 
     return speed.measure_diffusers(
         models.teacher(),
-        ScenarioSession(models.bundle(models.STUDENT)),
+        {
+            "student 1": ScenarioSession(models.bundle(models.STUDENT)),
+            "teacher": ScenarioSession(models.bundle(models.TEACHER)),
+        },
         models.held_out_days(every=2),
         scenarios=100,
         rounds=max(round(7 * effort), 3),

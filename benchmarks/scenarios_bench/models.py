@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -60,6 +61,10 @@ def bundle(name: str) -> Bundle:
         }
         if name == STUDENT:
             bundle(TEACHER)
+        else:
+            # The teacher is version 1 of a registry of its own, and a student of another gives way.
+            for other in ("home", STUDENT):
+                shutil.rmtree(RUNS / other, ignore_errors=True)
         _hedgecast([*commands[name], "--output", str(folder)])
     return Bundle.open(folder)
 

@@ -19,13 +19,11 @@ from numpy.typing import NDArray
 from scenarios_bench.diffusers_loop import Loop, agreement, ddim_loop, published_loop
 from scenarios_bench.measure import Call, in_turn, ratio
 from scenarios_bench.models import HeldOutDays
-from scenarios_bench.steps import session
+from scenarios_bench.steps import scenario_session
 
 from hedgecast.diffusion.generator import Generator
 from hedgecast.diffusion.noise import scenario_noise
-from hedgecast.diffusion.samplers import EVALUATIONS
 from hedgecast.learning.fidelity import BUDGET, changes
-from hedgecast.registry.export import export_graphs
 from hedgecast.registry.session import ScenarioSession
 from hedgecast.scenarios.scores import energy_score
 
@@ -50,7 +48,7 @@ def with_sampler(teacher: Generator, sampler: Any, steps: int) -> Generator:
 
 def graph_draw(generator: Generator, context: torch.Tensor) -> Draw:
     """Draws of an exported graph, noise included, in the chunks of `ScenarioSession`."""
-    graph, dim = session(export_graphs(generator, context[:10]).scenarios), generator.dim
+    graph, dim = scenario_session(generator, context), generator.dim
 
     def draw(contexts: NDArray[np.float64], numbers: NDArray[np.int64], count: int) -> NDArray[np.float32]:
         rows, parts = contexts.astype(np.float32), []
@@ -78,10 +76,19 @@ def loop_draw(loop: Loop, generator: Generator, *, own_noise: bool) -> Draw:
 
 
 def measure_diffusers(
-    teacher: Generator, student: ScenarioSession, days: HeldOutDays, *, scenarios: int, rounds: int
+    teacher: Generator,
+    sessions: Mapping[str, ScenarioSession],
+    days: HeldOutDays,
+    *,
+    scenarios: int,
+    rounds: int,
 ) -> dict[str, Any]:
-    """DDIM of 50 steps in diffusers against the student and the solvers that need no training."""
-    own = own_draws(teacher, student, days.torch_context)
+    """DDIM of 50 steps in diffusers against ``sessions`` as served and the solvers that need no training."""
+    graphs = {
+        name: graph_draw(with_sampler(teacher, *given), days.torch_context)
+        for name, given in FALLBACKS.items()
+    }
+    own = {**{name: session_draw(one) for name, one in sessions.items()}, **graphs}
     peer = ddim_loop()
     scored = {"diffusers DDIM 50": loop_draw(peer, teacher, own_noise=True), **own}
     timed = {"diffusers DDIM 50": loop_draw(peer, teacher, own_noise=False), **own}
@@ -105,21 +112,9 @@ def measure_published(
     return compared(scored, timed, days, scenarios=scenarios, rounds=rounds, counts=COUNTS[:1])
 
 
-def own_draws(teacher: Generator, student: ScenarioSession, context: torch.Tensor) -> dict[str, Draw]:
-    """What we serve: the student, the teacher as trained, and the fallbacks."""
-    steps = {"teacher": (teacher.config.sampler, teacher.config.sampler_steps), **FALLBACKS}
-    graphs = {name: graph_draw(with_sampler(teacher, *given), context) for name, given in steps.items()}
-    return {"student 1": session_draw(student), **graphs}
-
-
 def session_draw(student: ScenarioSession) -> Draw:
     """As the service draws."""
     return lambda contexts, numbers, count: student.draw(contexts, numbers, count, 0)
-
-
-def calls_of(sampler: str, steps: int) -> int:
-    """Network calls."""
-    return steps * EVALUATIONS[sampler]
 
 
 def compared(
