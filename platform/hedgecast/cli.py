@@ -23,6 +23,7 @@ from hedgecast.version import __version__
 _COMMANDS = {
     "train": "hedgecast.commands.train:train",
     "distill": "hedgecast.commands.distill:distill",
+    "export": "hedgecast.commands.export:export",
     "backtest": "hedgecast.commands.backtest:backtest",
     "decide": "hedgecast.commands.decide:decide",
     "evaluate": "hedgecast.commands.evaluate:evaluate",

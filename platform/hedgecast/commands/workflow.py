@@ -41,7 +41,7 @@ from hedgecast.scenarios.scenario_set import ScenarioSet
 
 BASELINE = "ridge-residual"
 # Contexts on which the exported graphs are compared with torch, 1,000 scenarios in all.
-_PARITY_DAYS = 10
+PARITY_DAYS = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -266,7 +266,7 @@ def package_of(
         study=prepared.study,
         schema=prepared.schema,
         generator=generator,
-        context=prepared.validation.context[:_PARITY_DAYS],
+        context=prepared.validation.context[:PARITY_DAYS],
         train=prepared.split.train,
         training=training,
         metrics={**validation_metrics(evaluation, name), **(metrics or {})},

@@ -130,8 +130,10 @@ class Denoiser(nn.Module):
         return torch.autocast(like.device.type, dtype=self.product_type)
 
     def _embed(self, times: float | Tensor, like: Tensor) -> Tensor:
-        angles = torch.as_tensor(times, dtype=like.dtype, device=like.device).unsqueeze(-1) * self.frequencies
-        return torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1)
+        # In the frequencies' own type: half precision would move the eighth one by a hundredth of a turn.
+        dtype = self.frequencies.dtype
+        angles = torch.as_tensor(times, dtype=dtype, device=like.device).unsqueeze(-1) * self.frequencies
+        return torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1).to(like.dtype)
 
 
 class _Block(nn.Module):

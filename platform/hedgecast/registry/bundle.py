@@ -57,6 +57,8 @@ class GeneratorShape(Config):
     """Entries of one scenario's noise."""
     sampler: str
     """The sampler and its steps, in words."""
+    precision: str = "float32"
+    """Of the network in the scenario graph; its inputs and outputs are float32 in any case."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,6 +104,9 @@ class Manifest(Config):
             for key, value in self.to_dict().items()
             if key not in ("created_time", "metrics", "training")
         }
+        # Bundles from before there was a choice keep their fingerprints.
+        if self.generator.precision == "float32":
+            del content["generator"]["precision"]
         content["files"] = {
             name: digest for name, digest in self.files.items() if name not in (VALIDATION_DAYS, MODEL_CARD)
         }

@@ -110,7 +110,8 @@ class ScenarioSession:
     Raises
     ------
     DependencyError
-        ONNX Runtime runs without one of the providers asked for.
+        ONNX Runtime runs without one of the providers asked for, or the bundle is in half precision and would
+        run on the CPU.
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class ScenarioSession:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self.bundle = bundle
         self.reader = ContextReader(bundle)
+        _check_precision(bundle, providers, allow_fallback)
         self._session = onnxruntime.InferenceSession(
             str(bundle.scenarios_graph), options, providers=list(providers)
         )
@@ -223,6 +225,21 @@ class ScenarioSession:
         context = self.reader.read(history, known)
         (paths,) = self.draw(context.features[None], [context.day_number], count, seed)
         return self.reader.scenario_set(context, paths, seed)
+
+
+def _check_precision(bundle: Bundle, providers: Sequence[str], allow_fallback: bool) -> None:
+    """Half precision is for GPUs: on a CPU float16 is slower than float32 and bfloat16 does not run."""
+    precision = bundle.manifest.generator.precision
+    if precision == "float32" or tuple(providers) != CPU:
+        return
+    if precision == "float16" and allow_fallback:
+        _LOG.warning("%s is in float16 and runs on the CPU, more slowly than in float32", bundle.folder)
+        return
+    raise DependencyError(
+        f"{bundle.folder} is in {precision}, for GPUs, and was to run on the CPU alone: take the bundle in "
+        "float32" + (", or allow it (HEDGECAST_ALLOW_PROVIDER_FALLBACK)" if precision == "float16" else ""),
+        precision=precision,
+    )
 
 
 def _missing(asked: Sequence[str], found: Sequence[str], allow_fallback: bool) -> tuple[str, ...]:
