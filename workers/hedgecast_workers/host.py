@@ -40,6 +40,9 @@ _OBJECT_STORE_BYTES = 256 * 2**20
 _START_SECONDS = 300.0
 # For the gateway and the controller; Ray only counts CPUs, and replicas ask for fractions of one.
 _SPARE_CPUS = 4
+RAY_TOO_LATE = "The current node timed out during startup"
+"""What Ray says when its node has not registered in half a minute, which no setting changes (2.60)."""
+_STARTS = 3
 # Ray's processes end within a second when told to.
 _PATIENCE_SECONDS = 3.0
 
@@ -112,24 +115,49 @@ def _interrupt_at_end_of_input() -> None:
 @contextmanager
 def _private_ray(plan: ServePlan, folder: Path) -> Iterator[None]:
     try:
-        ray.init(
-            address="local",
-            num_cpus=plan.num_denoisers + plan.num_solvers + _SPARE_CPUS,
-            num_gpus=0,
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            _node_ip_address=_LOOPBACK,
-            _temp_dir=str(folder),
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
+        _start_ray(plan, folder)
         yield
     finally:
-        # Ends Serve's actors too: nobody else uses this Ray, and the gateway is drained by then. Ray's agents
-        # outlive their raylet by up to a minute.
-        started = family(os.getpid()) - {psutil.Process()}
-        ray.shutdown()
-        end(started, patience_seconds=_PATIENCE_SECONDS)
+        _end_ray()
+
+
+def _start_ray(plan: ServePlan, folder: Path) -> None:
+    """Start a private Ray, again where its node was late.
+
+    Raises
+    ------
+    UnavailableError
+        It was late each time.
+    """
+    for number in range(_STARTS):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=plan.num_denoisers + plan.num_solvers + _SPARE_CPUS,
+                num_gpus=0,
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                _node_ip_address=_LOOPBACK,
+                _temp_dir=str(folder / str(number)),
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
+        except Exception as error:
+            # Ray has no class for it.
+            if RAY_TOO_LATE not in str(error):
+                raise
+            _end_ray()
+        else:
+            return
+    raise UnavailableError(f"Ray's node did not start in {_STARTS} times 30 s: other work takes the cores")
+
+
+def _end_ray() -> None:
+    """End Serve's actors too: nobody else uses this Ray, and the gateway is drained by then."""
+    # Ray's agents outlive their raylet by up to a minute.
+    started = family(os.getpid()) - {psutil.Process()}
+    ray.shutdown()
+    end(started, patience_seconds=_PATIENCE_SECONDS)
 
 
 def _started(plan: ServePlan) -> DeploymentHandle:

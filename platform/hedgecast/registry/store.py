@@ -288,8 +288,9 @@ class ModelStore:
         target = folder / f"{version.name}-{version.version}"
         if target.exists():
             return Bundle.open(target)
-        partial = folder / f".{target.name}.{os.getpid()}"
-        partial.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        # Others of this process may fetch it too.
+        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=folder))
         try:
             with quiet():
                 got = mlflow.artifacts.download_artifacts(
