@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import secrets
 import shutil
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet
@@ -18,7 +21,8 @@ from hedgecast.data.datasets import load_table
 from hedgecast.registry.session import Context, ScenarioSession
 from hedgecast.rpc.codec import NamedRows
 from hedgecast.testing import TinyModel, make_tiny_model
-from hedgecast_workers import bulk_part
+from hedgecast_workers import bulk_part, bulk_run
+from hedgecast_workers import generate as generate_module
 from hedgecast_workers.bulk_files import BulkFiles
 from hedgecast_workers.bulk_part import PartWriter
 from hedgecast_workers.bulk_plan import (
@@ -303,3 +307,34 @@ def test_small_days_share_a_task() -> None:
     # Few days go out one by one, so that no actor waits.
     assert days_of_task(20, 24, 2) == 1
     assert days_of_task(160, 24, 2) == 10
+
+
+@pytest.mark.parametrize(("actors", "asked", "used"), [(None, None, 3), (2, 2, 2), (9, 3, 3)])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_actors_are_as_many_as_the_cluster_lets_and_there_are_days(
+    tiny: TinyModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    actors: int | None,
+    asked: int | None,
+    used: int,
+) -> None:
+    wanted: list[int | None] = []
+    at_work: list[int] = []
+
+    @contextlib.contextmanager
+    def seven_cpus(num_cpus: int | None) -> Iterator[int]:
+        wanted.append(num_cpus)
+        yield num_cpus or 7
+
+    def here(bundle: Any, files: Any, settings: Any, days: Any, num_actors: int) -> Iterator[Any]:
+        at_work.append(num_actors)
+        writer = PartWriter(ScenarioSession(bundle), files, settings)
+        return (writer.make(day) for day in days)
+
+    monkeypatch.setattr(generate_module, "cluster", seven_cpus)
+    monkeypatch.setattr(bulk_run, "parts", here)
+    source, folder = str(tiny.bundle.folder.parent / "tiny.toml"), tmp_path / "set"
+    generate(source, out=str(folder), scenarios=5, bundle=tiny.bundle.folder, days=SPAN, actors=actors)
+    assert (wanted, at_work) == ([asked], [used])
+    assert pyarrow.parquet.read_table(folder).num_rows == 5 * 71

@@ -28,8 +28,8 @@ _SPARE_CPUS = 2
 
 
 @contextlib.contextmanager
-def cluster(num_cpus: int, num_gpus: int = 0) -> Iterator[None]:
-    """Ray, connected, while the block runs.
+def cluster(num_cpus: int | None, num_gpus: int = 0) -> Iterator[int]:
+    """Ray, connected, while the block runs; the block gets the number of CPUs that its workers may hold.
 
     Where ``$RAY_ADDRESS`` is set (``ray job submit`` sets it) that cluster is used and left running.
     Otherwise a private Ray starts here, with a token of its own, on loopback; it ends with the block,
@@ -37,8 +37,10 @@ def cluster(num_cpus: int, num_gpus: int = 0) -> Iterator[None]:
 
     Parameters
     ----------
-    num_cpus, num_gpus : int
-        That workers will hold.
+    num_cpus : int or None
+        That workers will hold; None: as many as there are.
+    num_gpus : int
+        The same of GPUs.
 
     Raises
     ------
@@ -49,11 +51,11 @@ def cluster(num_cpus: int, num_gpus: int = 0) -> Iterator[None]:
     """
     if os.environ.get("RAY_ADDRESS"):
         with _existing():
-            _check_size(num_cpus, num_gpus)
-            yield
+            yield _checked(num_cpus, num_gpus)
     else:
-        with _private(num_cpus + _SPARE_CPUS, num_gpus):
-            yield
+        count = num_cpus or os.cpu_count() or 1
+        with _private(count + _SPARE_CPUS, num_gpus):
+            yield count
 
 
 @contextlib.contextmanager
@@ -122,15 +124,18 @@ def quiet_worker() -> None:
     warnings.filterwarnings("ignore", message=".*exclude_resources.*")
 
 
-def _check_size(num_cpus: int, num_gpus: int) -> None:
+def _checked(num_cpus: int | None, num_gpus: int) -> int:
+    """``num_cpus``, or all but one of the cluster's, where it has as many and one that reads data."""
     import ray
 
     there = ray.cluster_resources()
     cpus, gpus = int(there.get("CPU", 0)), int(there.get("GPU", 0))
-    if cpus <= num_cpus or gpus < num_gpus:
+    count = max(1, cpus - 1) if num_cpus is None else num_cpus
+    if cpus <= count or gpus < num_gpus:
         raise ConfigError(
-            f"the cluster has {cpus} CPUs and {gpus} GPUs: {num_cpus} CPUs, one more that reads data, and "
+            f"the cluster has {cpus} CPUs and {gpus} GPUs: {count} CPUs, one more that reads data, and "
             f"{num_gpus} GPUs are needed; ask for fewer workers",
             cpus=cpus,
             gpus=gpus,
         )
+    return count

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 import tempfile
 import time
@@ -58,7 +57,11 @@ def generate(
     days: Annotated[str | None, typer.Option(help="A..B: local dates, both included.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
     actors: Annotated[
-        int | None, typer.Option(min=1, help="Processes that draw, a CPU each; default: the CPUs there are.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Processes that draw, a CPU each; default: the CPUs there are, of a cluster all but one.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -92,7 +95,7 @@ def generate(
             settings = BulkSettings.of(opened, name, planned, scenarios=scenarios, seed=seed)
             files.begin(settings)
             files.sweep()
-            summary = _run(opened, files, settings, planned, actors or os.cpu_count() or 1, console)
+            summary = _run(opened, files, settings, planned, actors, console)
         except KeyboardInterrupt:
             files.sweep()
             console.print(f"stopped; the same command goes on with the run in {files.address}")
@@ -111,18 +114,19 @@ def _run(
     files: BulkFiles,
     settings: BulkSettings,
     days: Sequence[Context],
-    num_actors: int,
+    wanted: int | None,
     console: Console,
 ) -> dict[str, Any]:
-    num_actors = min(num_actors, len(days))
-    console.print(
-        f"{len(days)} days, {settings.scenarios:,} scenarios each, {num_actors} actors: {files.address}"
-    )
+    wanted = None if wanted is None else min(wanted, len(days))
     records, peaks, made, drawing = {}, {}, 0, 0.0
     # Ray prints what it has to say of workers on standard output, which may be a program's to read.
-    with contextlib.redirect_stdout(sys.stderr), cluster(num_actors):
+    with contextlib.redirect_stdout(sys.stderr), cluster(wanted) as there:
         from hedgecast_workers.bulk_run import parts
 
+        num_actors = min(there, len(days))
+        console.print(
+            f"{len(days)} days, {settings.scenarios:,} scenarios each, {num_actors} actors: {files.address}"
+        )
         with _progress(console, len(days)) as advance:
             for part in parts(bundle, files, settings, days, num_actors):
                 # A task that is tried again may give its days twice.

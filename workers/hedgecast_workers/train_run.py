@@ -50,7 +50,12 @@ def run(files: RunFiles, options: TrainerOptions) -> str | None:
         work,
         train_loop_config={"storage": files.storage, "name": files.name},
         torch_config=TorchConfig(timeout_s=_COLLECTIVE_SECONDS),
-        scaling_config=ray.train.ScalingConfig(num_workers=options.num_workers, use_gpu=options.gpu),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=options.num_workers,
+            use_gpu=options.gpu,
+            # On processors: over all nodes, whose cores are then used. GPUs are asked for one by one.
+            placement_strategy="PACK" if options.gpu else "SPREAD",
+        ),
         datasets={part: ray.data.read_parquet(files.path(part), filesystem=filesystem) for part in PARTS},
         # Not split: any worker may get any day of a batch, and days are few and small.
         dataset_config=ray.train.DataConfig(datasets_to_split=[]),

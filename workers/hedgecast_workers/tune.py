@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,12 +57,13 @@ def tune(
     with steps.step("read the data"):
         prepared = Prepared.of(config)
     count = trials or config.tune.trials
-    at_once = min(concurrent or os.cpu_count() or 1, count)
-    with steps.step(f"try {count} settings, {at_once} at once"), signals_as_interrupts():
+    wanted = None if concurrent is None else min(concurrent, count)
+    with steps.step(f"try {count} settings"), signals_as_interrupts():
         try:
-            with cluster(at_once):
+            with cluster(wanted) as there:
                 from hedgecast_workers.tune_run import search
 
+                at_once = min(there, count)
                 records = search(prepared, count, at_once, storage or str(default_home() / "tuning"), console)
         except KeyboardInterrupt:
             console.print("stopped; nothing is left running")
