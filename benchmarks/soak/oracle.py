@@ -30,7 +30,7 @@ from hedgecast.service.settings import load_settings
 TOLERANCE = 1e-6
 _SECONDS = 600.0
 # Different in every run, or told of the past: not what the request determines.
-_LEFT_OUT = frozenset({"durations", "request_id", "decision_id", "correlation_id"})
+_LEFT_OUT = frozenset({"durations", "batch_size", "request_id", "decision_id", "correlation_id"})
 _OF_THE_PAST = frozenset({"REALIZED_COVERAGE"})
 
 
