@@ -23,6 +23,8 @@ NAMESPACE = "planning"
 _WITH_RAY = ("tests/e2e/", "tests/integration/")
 
 
+# Before pytest-xdist's own, which reads the groups.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where the suite runs in several processes, a file's tests stay together, and those with Ray too."""
     for item in items:
