@@ -34,7 +34,7 @@ demo: install  ## the main job on real data, end to end: runs/demo/report.html
 
 # One process takes the tests that start Ray, the other the rest.
 test: install  ## the whole test suite, in two processes
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2
 
 check: install  ## format, lint, types, import rules, protos: what a reviewer expects
 	$(BIN)/ruff format --check .

@@ -23,14 +23,17 @@ NAMESPACE = "planning"
 _WITH_RAY = ("tests/e2e/", "tests/integration/")
 
 
-# Before pytest-xdist's own, which reads the groups.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Where the suite runs in several processes, a file's tests stay together, and those with Ray too."""
-    for item in items:
-        file = item.nodeid.split("::", 1)[0]
-        group = "ray" if file.startswith(_WITH_RAY) else file
-        item.add_marker(pytest.mark.xdist_group(group))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::", 1)[0]
+            return "ray" if file.startswith(_WITH_RAY) else file
+
+    return ByFile(config, log)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
