@@ -32,9 +32,8 @@ $(INSTALLED): pyproject.toml deploy/constraints.txt
 demo: install  ## the main job on real data, end to end: runs/demo/report.html
 	$(BIN)/hedgecast demo --output runs/demo
 
-# One process takes the tests that start Ray, the other the rest.
-test: install  ## the whole test suite, in two processes
-	$(BIN)/python -m pytest -n 2
+test: install  ## the whole test suite
+	$(BIN)/python -m pytest
 
 check: install  ## format, lint, types, import rules, protos: what a reviewer expects
 	$(BIN)/ruff format --check .

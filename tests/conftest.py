@@ -19,21 +19,6 @@ ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 CHART = ROOT / "helm" / "hedgecast"
 NAMESPACE = "planning"
-# Folders whose tests start Ray: one after the other, so that two processes never hold two of them.
-_WITH_RAY = ("tests/e2e/", "tests/integration/")
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Where the suite runs in several processes, a file's tests stay together, and those with Ray too."""
-    from xdist.scheduler import LoadScopeScheduling
-
-    class ByFile(LoadScopeScheduling):  # type: ignore[misc]
-        def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.split("::", 1)[0]
-            return "ray" if file.startswith(_WITH_RAY) else file
-
-    return ByFile(config, log)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

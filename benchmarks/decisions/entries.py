@@ -46,14 +46,14 @@ ENTRIES = {
         file="pjm.py",
         arguments={"features": "published"},
         tables=("pjm_load.parquet",),
-        seeds=1,
+        seeds=5,
     ),
     "pjm-29": Entry(
         title="PJM power scheduling, the 29 published features that are no temperature",
         file="pjm.py",
         arguments={"features": "no-temperature"},
         tables=("pjm_load.parquet",),
-        seeds=1,
+        seeds=5,
     ),
     "battery": Entry(
         title="battery on German day-ahead prices, mean-CVaR",
