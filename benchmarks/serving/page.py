@@ -13,8 +13,8 @@ _HEAD = """# What serving costs
 Decide over gRPC against the same work called directly: the same bundle (24 hourly steps, one series, made
 up), the same requests, no gap replications, callers in closed loops. *direct* is `LocalBackend.answer`, one
 thread that draws and one that solves; *served* is the client's call, conversions of both sides included.
-Blocks of both alternate. The aims: an overhead at the median of one caller of at most 6 ms or 25 %, whichever is larger, and at 16
-callers three times the requests a second of one.
+Blocks of both alternate. The aims: an overhead at the median of one caller of at most 6 ms or 25 %, whichever
+is larger, and at 16 callers three times the requests a second of one.
 
 Made by `make bench-serve` from `benchmarks/results/serve.json`.
 """

@@ -30,7 +30,7 @@ from hedgecast.service.settings import load_settings
 TOLERANCE = 1e-6
 _SECONDS = 600.0
 # Different in every run, or told of the past: not what the request determines.
-_LEFT_OUT = frozenset({"durations", "batch_size", "request_id", "decision_id", "correlation_id"})
+_LEFT_OUT = frozenset({"durations", "request_id", "decision_id", "correlation_id"})
 _OF_THE_PAST = frozenset({"REALIZED_COVERAGE"})
 
 
@@ -170,6 +170,9 @@ def _bare(message: Message) -> Message:
         kept = [warning for warning in bare.warnings if warning.reason not in _OF_THE_PAST]  # type: ignore[attr-defined]
         del bare.warnings[:]  # type: ignore[attr-defined]
         bare.warnings.extend(kept)  # type: ignore[attr-defined]
+    if "verdict" in bare.DESCRIPTOR.fields_by_name and bare.HasField("verdict"):
+        # Who shared the solve is chance.
+        bare.verdict.ClearField("batch_size")  # type: ignore[attr-defined]
     if "start" in bare.DESCRIPTOR.fields_by_name and bare.HasField("start"):
         bare.start.ClearField("request_id")  # type: ignore[attr-defined]
     return bare
