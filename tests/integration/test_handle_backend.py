@@ -99,6 +99,25 @@ def test_a_version_that_has_just_taken_over_is_found() -> None:
     asyncio.run(main())
 
 
+def test_the_version_before_stays_known_where_a_new_replica_answers() -> None:
+    async def main() -> None:
+        solver = Solver("solver", _model("1", "champion"))
+        backend = HandleBackend(solver)  # type: ignore[arg-type]
+        await backend.models()
+        solver.models = (_model("2", "champion"),)
+        assert await backend.answer(_query("last_day@2")) == "solver"
+        assert await backend.answer(_query("last_day@1")) == "solver"
+        assert [(one.version, one.aliases, one.superseded) for one in await backend.models()] == [
+            ("2", ("champion",), False),
+            ("1", (), True),
+        ]
+        solver.models = (_model("3", "champion"),)
+        assert await backend.answer(_query("last_day@3")) == "solver"
+        assert [one.version for one in await backend.models()] == ["3", "2"], "one before, not all"
+
+    asyncio.run(main())
+
+
 def test_a_canary_that_became_the_champion_is_answered_by_the_models_solver() -> None:
     async def main() -> None:
         first = Solver("first", _model("2", "champion"), _model("1", superseded=True))

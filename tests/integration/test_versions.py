@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from hedgecast.core.errors import BundleError
+from hedgecast.core.errors import BundleError, ModelNotFoundError
 from hedgecast.service.canary import CANARY
+from hedgecast.service.decide import ServedModel
 from hedgecast.service.models import BundleReference
+from hedgecast.testing import last_day_model
+from hedgecast_workers.serve import Solver
 from hedgecast_workers.versions import Versions, named_now
 
 
@@ -167,6 +170,44 @@ def test_versions_that_are_asked_for_are_loaded_once_and_the_current_one_is_kept
         await versions.of(registry.reference(version="4"))
         assert loads.dropped == ["tiny-3"], "the one that was used longest ago"
         assert versions.current.value == "tiny-1"
+
+    _run(test)
+
+
+def test_a_registered_version_is_named_by_its_number(registry: Registry) -> None:
+    async def test(loads: Loads) -> None:
+        versions = loads.versions(registry.reference())
+        await versions.start()
+        found = versions.numbered("7")
+        assert found is not None
+        assert (found.folder, found.version, found.aliases) == (registry.folder / "tiny-7", "7", ())
+        assert await versions.of(found) == "tiny-7"
+        assert versions.current.reference.version == "1"
+        assert versions.numbered("champion") is None
+        unregistered = dataclasses.replace(registry.reference(), registry=None)
+        assert loads.versions(unregistered).numbered("7") is None
+
+    _run(test)
+
+
+def test_a_solver_loads_the_version_that_another_replica_told_the_gateway_of(registry: Registry) -> None:
+    async def test(loads: Loads) -> None:
+        async def load(reference: BundleReference) -> ServedModel:
+            await loads.load(reference)
+            model = last_day_model().model
+            described = dataclasses.replace(model.description, name="tiny", version=reference.version)
+            return dataclasses.replace(model, description=described)
+
+        solver = object.__new__(Solver)
+        solver._versions = Versions(registry.reference(), load, seconds=3600.0)
+        await solver._versions.start()
+        meant = await solver._meant("tiny@2")
+        assert (meant.reference.version, meant.value.description.version) == ("2", "2")
+        assert (await solver._meant("tiny")).reference.version == "1"
+        await solver._meant("tiny@2")
+        assert loads.loaded == ["1", "2"], "once each"
+        with pytest.raises(ModelNotFoundError):
+            await solver._meant("tiny@challenger")
 
     _run(test)
 

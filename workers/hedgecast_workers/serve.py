@@ -163,17 +163,22 @@ class Solver:
 
     async def _meant(self, name: str) -> Version[ServedModel]:
         """The version that a query means; one that this replica has not heard of it looks for at once."""
-        for sure in (False, True):
-            described = await self.describe()
-            try:
-                wanted = resolve(described, name)
-            except ModelNotFoundError:
-                if sure:
-                    raise
-                await self._versions.look()
-            else:
-                return self._versions.kept[described.index(wanted)]
-        raise AssertionError
+        try:
+            return await self._at_hand(name)
+        except ModelNotFoundError:
+            await self._versions.look()
+        try:
+            return await self._at_hand(name)
+        except ModelNotFoundError:
+            # The gateway lets only versions pass that it knows, this one from a replica that is older.
+            reference = self._versions.numbered(name.partition("@")[2])
+            if reference is None:
+                raise
+            return Version(reference, await self._versions.of(reference))
+
+    async def _at_hand(self, name: str) -> Version[ServedModel]:
+        described = await self.describe()
+        return self._versions.kept[described.index(resolve(described, name))]
 
     async def _ready(self, reference: BundleReference) -> ServedModel:
         """A version of the model, once it has drawn and solved."""
@@ -296,7 +301,15 @@ class HandleBackend:
             for model in cast("tuple[ModelDescription, ...]", found):
                 # A canary that has become the champion is the first solver's to answer.
                 known.setdefault(model.full_name, (model, solver))
+        self._remember(known)
         self._known, self._asked = known, time.monotonic()
+
+    def _remember(self, known: dict[str, tuple[ModelDescription, DeploymentHandle]]) -> None:
+        """Add the version before each, which a replica that came up after a takeover does not tell of."""
+        for name, (model, solver) in self._known.items():
+            before = {one.name for one, _ in known.values() if one.superseded}
+            if name not in known and model.name not in before:
+                known[name] = (dataclasses.replace(model, aliases=(), superseded=True), solver)
 
     def _described(self, task: asyncio.Task[None]) -> None:
         self._asking = None

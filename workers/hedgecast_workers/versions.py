@@ -103,6 +103,12 @@ class Versions(Generic[V]):
         self._kept[key] = self._kept.pop(key)
         return self._kept[key].value
 
+    def numbered(self, version: str) -> BundleReference | None:
+        """A registered version by its number, at hand or not; None: no such version can be fetched."""
+        if self._first.registry is None or not version.isdigit():
+            return None
+        return _registered(self._first, version, ())
+
     async def look(self) -> None:
         """Take over what the alias names now.
 
@@ -162,9 +168,9 @@ def named_now(reference: BundleReference) -> BundleReference:
     aliases = tuple(sorted(alias for alias, number in named.items() if str(number) == version))
     # The registry knows nothing of who answers in the shadow.
     own = tuple(alias for alias in reference.aliases if alias == CANARY and alias not in aliases)
-    return dataclasses.replace(
-        reference,
-        version=version,
-        folder=reference.folder.parent / f"{reference.name}-{version}",
-        aliases=(*aliases, *own),
-    )
+    return _registered(reference, version, (*aliases, *own))
+
+
+def _registered(reference: BundleReference, version: str, aliases: tuple[str, ...]) -> BundleReference:
+    folder = reference.folder.parent / f"{reference.name}-{version}"
+    return dataclasses.replace(reference, version=version, folder=folder, aliases=aliases)
