@@ -79,7 +79,7 @@ def export_graphs(
     start, end = (torch.tensor(time) for time in sampling_times(module.config.sampler_steps)[:2])
 
     scenarios = export_graph(
-        _ScenarioGraph(module), (context[:2], noise[:2, :3]), ("context", "noise"), "paths"
+        ScenarioGraph(module), (context[:2], noise[:2, :3]), ("context", "noise"), "paths"
     )
     baseline = export_graph(
         _BaselineGraph(module), (context[:2], noise[:2, :3]), ("context", "noise"), "paths"
@@ -116,12 +116,15 @@ def export_graphs(
     return graphs
 
 
-class _ScenarioGraph(nn.Module):
+class ScenarioGraph(nn.Module):
+    """The whole of drawing: context and noise in, scenarios out."""
+
     def __init__(self, generator: Generator) -> None:
         super().__init__()
         self.generator = generator
 
     def forward(self, context: Tensor, noise: Tensor) -> Tensor:
+        """Scenarios (B, S, T, F) of contexts (B, C) and noise (B, S, D)."""
         return self.generator.sample(context, noise)
 
 

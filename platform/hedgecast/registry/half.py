@@ -29,7 +29,7 @@ from hedgecast.diffusion.denoiser import Denoiser
 from hedgecast.diffusion.generator import Generator
 from hedgecast.registry.bundle import MODEL_CARD, SCENARIOS_GRAPH, Bundle, write_bundle
 from hedgecast.registry.checks import SCENARIO_PARITY
-from hedgecast.registry.export import export_graph
+from hedgecast.registry.export import ScenarioGraph, export_graph
 from hedgecast.registry.weights import generator_of
 
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -96,8 +96,7 @@ def half_graph(generator: Generator, context: Tensor, precision: str, *, seed: i
         whole.dim,
         generator=torch.Generator().manual_seed(seed),
     )
-    graph = _Graph(half)
-    content = export_graph(graph, (context[:2], noise[:2, :3]), ("context", "noise"), "paths")
+    content = export_graph(ScenarioGraph(half), (context[:2], noise[:2, :3]), ("context", "noise"), "paths")
     with torch.no_grad():
         expected = whole.sample(context, noise).double().numpy()
     found = _run(content, precision, {"context": context.numpy(), "noise": noise.numpy()})
@@ -166,15 +165,6 @@ class _HalfDenoiser(nn.Module):
     def forward(self, state: Tensor, times: float | Tensor, encoded: Tensor) -> Tensor:
         velocity: Tensor = self.rounded(state.to(self.dtype), times, encoded)
         return velocity.to(state.dtype)
-
-
-class _Graph(nn.Module):
-    def __init__(self, generator: Generator) -> None:
-        super().__init__()
-        self.generator = generator
-
-    def forward(self, context: Tensor, noise: Tensor) -> Tensor:
-        return self.generator.sample(context, noise)
 
 
 def _run(content: bytes, precision: str, inputs: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
