@@ -192,9 +192,9 @@ def _degrade(message: decision_pb.DecideResponse, rungs: frozenset[Rung], cost: 
     message.warnings.add(
         reason="DEGRADED",
         message=f"under load the service answered with {' and '.join(names)}: on {cost.num_days} validation "
-        f"days the regret rose by {cost.regret_increase:.4g} ({cost.confidence:.0%} interval "
-        f"{cost.lower_bound:.4g} to {cost.upper_bound:.4g}) over {cost.reference_regret:.4g} with "
-        f"{cost.reference_scenarios} scenarios",
+        f"days {' and '.join(cost.rungs)} raised the regret by {cost.regret_increase:.4g} "
+        f"({cost.confidence:.0%} interval {cost.lower_bound:.4g} to {cost.upper_bound:.4g}) over "
+        f"{cost.reference_regret:.4g} with {cost.reference_scenarios} scenarios",
     )
 
 

@@ -173,7 +173,7 @@ def test_a_cheaper_answer_names_its_rung_and_its_cost(backend: LocalBackend, row
     told = json.loads(json.dumps(answer_record(cheaper)))["degradation"]
     assert (told["rungs"], told["measured_at"]) == (["FEWER_SCENARIOS"], "2021-10-01T00:00:00Z")
     (warning,) = [text for text in cheaper.warnings if text.startswith("DEGRADED")]
-    assert "84 validation days" in warning
+    assert "84 validation days fewer_scenarios raised the regret by 3 (" in warning
     assert again.scenario_fingerprint == cheaper.scenario_fingerprint
     np.testing.assert_array_equal(again.decision["schedule"], cheaper.decision["schedule"])
     # It asked for no more than the step gives: a full answer, and the same as the cheaper one.

@@ -412,7 +412,10 @@ class Degradation(_message.Message):
     REFERENCE_SCENARIO_COUNT_FIELD_NUMBER: _builtins.int
     MEASURE_TIME_FIELD_NUMBER: _builtins.int
     regret_increase: _builtins.float
-    """Mean regret of such answers less that of full ones, on the same days."""
+    """Mean regret of the answers of the step in use less that of full ones, on
+    the same days. The step may have rungs that this answer did not need: a
+    request for few scenarios is not answered with fewer.
+    """
     regret_increase_lower_bound: _builtins.float
     """Lower end of the interval of that mean, paired by day."""
     regret_increase_upper_bound: _builtins.float
