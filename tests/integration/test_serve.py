@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -207,6 +208,21 @@ def test_a_bundle_is_fetched_by_the_machine_that_needs_it(tiny: TinyModel, tmp_p
         registered("tiny@champion", str(tmp_path / "registry"))
     with pytest.raises(errors.BundleError, match="is no bundle"):
         present(BundleReference(folder=tmp_path / "elsewhere"))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_another_process_fetches_and_its_errors_are_raised_here(
+    tiny: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Here it would import MLflow, and the replica would keep its memory.
+    ModelStore(tmp_path / "registry").register(tiny.bundle)
+    monkeypatch.setattr(ModelStore, "fetch", lambda *_: pytest.fail("fetched in this process"))
+    reference = registered("tiny@candidate", str(tmp_path / "registry"), tmp_path / "bundles")
+    missing = dataclasses.replace(reference, version="7", folder=tmp_path / "bundles" / "tiny-7")
+    with pytest.raises(errors.ModelNotFoundError, match="tiny"):
+        present(missing)
+    assert present(reference) == reference
+    assert (reference.folder / "bundle.json").is_file()
 
 
 def test_a_process_that_ends_is_told_with_its_last_words(

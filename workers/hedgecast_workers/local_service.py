@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from hedgecast.core.errors import BundleError, ConfigError, HedgecastError, UnavailableError
+from hedgecast.core.errors import BundleError, UnavailableError, class_of
 from hedgecast.service.models import BundleReference
 from hedgecast.service.settings import ServiceSettings, load_settings
 from hedgecast_workers.plan import ServePlan
@@ -165,8 +165,7 @@ def _address(process: subprocess.Popen[str], plan: ServePlan, log: BinaryIO) -> 
         raise UnavailableError(f"the service's process {what}; its last lines:\n{tail}")
     record = json.loads(line)
     if "address" not in record:
-        kinds: dict[str, type[HedgecastError]] = {cls.reason: cls for cls in (BundleError, ConfigError)}
-        raise kinds.get(record["reason"], UnavailableError)(record["message"])
+        raise (class_of(record["reason"]) or UnavailableError)(record["message"])
     return str(record["address"])
 
 

@@ -7,7 +7,6 @@ import ipaddress
 import random
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -172,11 +171,11 @@ def typed(error: grpc.RpcError, address: str) -> HedgecastError:
     """The service's error again, of the class where it was raised."""
     info = _details(error, error_details_pb2.ErrorInfo)
     facts: dict[str, object] = {**info.metadata, "grpc_status": error.code().name}
-    for cls in _tree(HedgecastError):
-        if info.domain == "hedgecast" and cls.reason == info.reason:
-            typed = cls(error.details())
-            typed.facts.update(facts)
-            return typed
+    cls = errors.class_of(info.reason) if info.domain == "hedgecast" else None
+    if cls is not None:
+        typed = cls(error.details())
+        typed.facts.update(facts)
+        return typed
     message = f"{address}: {error.details()} ({error.code().name})"
     match error.code():
         case grpc.StatusCode.UNAVAILABLE:
@@ -189,9 +188,3 @@ def typed(error: grpc.RpcError, address: str) -> HedgecastError:
             return errors.UnauthenticatedError(message, **facts)
         case _:
             return errors.ServiceError(message, **facts)
-
-
-def _tree(cls: type[HedgecastError]) -> Iterator[type[HedgecastError]]:
-    yield cls
-    for child in cls.__subclasses__():
-        yield from _tree(child)

@@ -199,3 +199,11 @@ class DependencyError(HedgecastError):
     """An optional package is not installed; names the extra that brings it."""
 
     reason = "MISSING_DEPENDENCY"
+
+
+def class_of(reason: str, root: type[HedgecastError] = HedgecastError) -> type[HedgecastError] | None:
+    """The class with that reason in the tree below ``root``; None: there is none."""
+    if root.reason == reason:
+        return root
+    found = (class_of(reason, child) for child in root.__subclasses__())
+    return next((cls for cls in found if cls is not None), None)
