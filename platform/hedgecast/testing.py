@@ -23,12 +23,17 @@ from hedgecast.data.schema import FeatureSchema
 from hedgecast.data.splits import Split, split_windows
 from hedgecast.data.windows import build_windows
 from hedgecast.diffusion.generator import Generator
+from hedgecast.learning.distillation import student_of
 from hedgecast.learning.study import Study, read_study
 from hedgecast.programs.program import TwoStageProgram
-from hedgecast.registry.bundle import MODEL_CARD, Bundle, write_bundle
+from hedgecast.registry.bundle import GENERATOR_WEIGHTS, MODEL_CARD, Bundle, write_bundle
+from hedgecast.registry.descent import TEACHER_FINGERPRINT
 from hedgecast.registry.evidence import ValidationDays
+from hedgecast.registry.export import ScenarioGraph, export_graph
+from hedgecast.registry.graphs import SCENARIOS_GRAPH
 from hedgecast.registry.package import package
 from hedgecast.registry.session import Context
+from hedgecast.registry.weights import weights_of
 from hedgecast.rpc.codec import NamedRows
 from hedgecast.scenarios.scenario_set import ScenarioSet
 from hedgecast.service.bundles import warm_up
@@ -147,6 +152,24 @@ def make_tiny_model(folder: Path, *, network_seed: int = 0) -> TinyModel:
         days=made_up_days(),
     )
     return TinyModel(study=study, schema=schema, split=split, generator=generator, bundle=bundle)
+
+
+def make_tiny_student(tiny: TinyModel, folder: Path, *, steps: int = 4) -> Bundle:
+    """A bundle in ``folder`` that calls itself a student of the tiny model: its own weights in fewer steps.
+
+    No training makes up for the steps, so it is further from its teacher than a distilled one.
+    """
+    generator = student_of(tiny.generator, steps)
+    context = torch.from_numpy(features(tiny.split.train))[:2].float()
+    noise = torch.randn(2, 3, generator.dim, generator=torch.Generator().manual_seed(0))
+    graph = export_graph(ScenarioGraph(generator.eval()), (context, noise), ("context", "noise"), "paths")
+    return altered_bundle(
+        tiny.bundle,
+        folder,
+        files={SCENARIOS_GRAPH: graph, GENERATOR_WEIGHTS: weights_of(generator)},
+        training={TEACHER_FINGERPRINT: tiny.bundle.manifest.fingerprint},
+        generator={**tiny.bundle.manifest.generator.to_dict(), "sampler": f"euler, {steps} steps"},
+    )
 
 
 def altered_bundle(
@@ -307,7 +330,7 @@ class LastDay:
         seed: int,
         start: int = 0,
         *,
-        baseline: bool = False,  # noqa: ARG002 - it is its own baseline
+        graph: str = SCENARIOS_GRAPH,  # noqa: ARG002 - it is its own baseline
     ) -> NDArray[np.float32]:
         """(count, T, 1) from scenario ``start`` of the seed."""
         noise = np.random.default_rng(seed).normal(size=(start + count, LAST_DAY_STEPS))[start:]

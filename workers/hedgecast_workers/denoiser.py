@@ -102,8 +102,8 @@ class Denoiser:
 def _warm_up(session: ScenarioSession, count: int) -> None:
     """ONNX Runtime plans its memory at the first run."""
     features = np.zeros((1, session.bundle.manifest.generator.num_features))
-    for baseline in (False, True):
-        session.draw_each(features, [0], count, [0], [0], baseline=baseline)
+    for graph in session.graphs:
+        session.draw_each(features, [0], count, [0], [0], graph=graph)
 
 
 def _closed_later(queue: DrawQueue) -> None:

@@ -15,7 +15,7 @@ import dataclasses
 import functools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -37,6 +37,7 @@ from hedgecast.service.settings import ServiceSettings
 from hedgecast.service.tracing import carrier, stage
 from hedgecast_workers.denoiser import Denoiser
 from hedgecast_workers.deployments import Component, Replicas, deployment_options
+from hedgecast_workers.drawing import draw_request, judged_draw
 from hedgecast_workers.models import present
 from hedgecast_workers.observed import observed
 from hedgecast_workers.plan import ServePlan
@@ -44,9 +45,7 @@ from hedgecast_workers.replies import Reply, ask
 from hedgecast_workers.versions import Version, Versions
 
 if TYPE_CHECKING:
-    from hedgecast.registry.session import Context
     from hedgecast.service.decide import ServedModel
-    from hedgecast.service.safety import Judgement
 
 A = TypeVar("A")
 
@@ -150,12 +149,12 @@ class Solver:
         if context is not None:
             budget.check("drawing scenarios")
 
-            async def draw(baseline: bool) -> NDArray[np.float32]:
-                drawn = await self._draw(version.reference, _draw_request(query, context, baseline), budget)
+            async def draw(graph: str) -> NDArray[np.float32]:
+                drawn = await self._draw(version.reference, draw_request(query, context, graph), budget)
                 draws.append(drawn.figures)
                 return drawn.paths
 
-            paths, judged = await _judged_draw(model, judged, draw)
+            paths, judged = await judged_draw(model, judged, draw)
         sample_of = functools.partial(self._sample, drawn_seconds=time.perf_counter() - started)
         sample = await self._run(sample_of, query, model, context, paths, judged)
         job = self._job(query=query, model=model, sample=sample, budget=budget)
@@ -206,28 +205,6 @@ class Solver:
     async def _run(self, function: Any, *arguments: Any) -> Any:
         run = contextvars.copy_context().run
         return await asyncio.wrap_future(self._pool.submit(run, function, *arguments))
-
-
-def _draw_request(query: Query[Any], context: Context, baseline: bool) -> DrawRequest:
-    return DrawRequest(
-        features=context.features,
-        day_number=context.day_number,
-        count=query.draw_count,
-        seed=query.seed,
-        start=query.draw_start,
-        baseline=baseline,
-    )
-
-
-async def _judged_draw(
-    model: ServedModel, judged: Judgement, draw: Callable[[bool], Awaitable[NDArray[np.float32]]]
-) -> tuple[NDArray[np.float32], Judgement]:
-    paths = await draw(judged.baseline)
-    checked = model.after(judged, paths)
-    if checked.baseline and not judged.baseline:
-        paths = await draw(True)
-        checked = model.after(checked, paths)
-    return paths, checked
 
 
 class HandleBackend:

@@ -59,7 +59,7 @@ class Degradation:
     """How load made an answer cheaper, and what such answers cost on the model's validation days."""
 
     rungs: tuple[str, ...]
-    """``FEWER_SCENARIOS``, ``BASELINE_SCENARIOS``, ``SURROGATE_SOLVER``."""
+    """``FEWER_SCENARIOS``, ``BASELINE_SCENARIOS``, ``SURROGATE_SOLVER``, ``STUDENT_SAMPLER``."""
     regret_increase: float
     """Mean regret of such answers less that of full ones, in the currency of the program."""
     lower_bound: float
@@ -139,7 +139,10 @@ class DecisionAnswer:
     decision_id: str
     """Under which the outcome can be recorded; empty: the server keeps none."""
     scenario_source: str
-    """``MODEL``, ``BASELINE`` or ``CALLER``; empty when the request was only validated."""
+    """``MODEL``, ``BASELINE``, ``CALLER`` or ``STUDENT``; empty when the request was only validated."""
+    student: str
+    """NAME@VERSION of the student that drew the scenarios; empty: none did."""
+    student_fingerprint: str
     degradation: Degradation | None
     """None: a full answer."""
 

@@ -67,6 +67,8 @@ def decision_answer(message: decision_pb.DecideResponse) -> DecisionAnswer:
         request_id=message.request_id,
         decision_id=message.decision_id,
         scenario_source=_source(message),
+        student=_reference(message.scenario_origin.student),
+        student_fingerprint=message.scenario_origin.student.fingerprint,
         degradation=_degradation(message.degradation) if message.HasField("degradation") else None,
     )
 
@@ -83,6 +85,10 @@ def _degradation(message: decision_pb.Degradation) -> Degradation:
         reference_scenarios=message.reference_scenario_count,
         measured_at=codec.decode_times([message.measure_time], field="degradation.measure_time")[0],
     )
+
+
+def _reference(message: decision_pb.ModelReference) -> str:
+    return f"{message.name}@{message.version}" if message.name else ""
 
 
 def _source(message: Any) -> str:

@@ -10,24 +10,27 @@ from hedgecast.registry.bundle import MANIFEST
 from hedgecast.registry.store import ARTIFACT, ModelStore, client_of, quiet
 
 
-def attach(store: ModelStore, reference: str, file: Path) -> None:
-    """Keep a file beside the bundle of the version that ``reference`` names; another of its name goes.
+def attach(store: ModelStore, reference: str, *files: Path) -> None:
+    """Keep files beside the bundle of the version that ``reference`` names; others of their names go.
 
-    `ModelStore.fetch` brings it, too. It stands outside the bundle's checksums.
+    `ModelStore.fetch` brings them, too. They stand outside the bundle's checksums. They come one by one, in
+    order: first what others speak of.
 
     Raises
     ------
     ModelNotFoundError
         No such model, alias or version.
     InputError
-        The bundle has a file of that name.
+        The bundle has a file of such a name; nothing was kept.
     """
     version = store.resolve(reference)
     with tempfile.TemporaryDirectory(prefix="hedgecast-") as folder:
         held = store.fetch(version.reference, Path(folder)).manifest.files
-    if file.name in held or file.name == MANIFEST:
-        raise InputError(f"{version.reference} holds a {file.name} of its own", file=file.name)
+    for file in files:
+        if file.name in held or file.name == MANIFEST:
+            raise InputError(f"{version.reference} holds a {file.name} of its own", file=file.name)
     client = client_of(store.uri)
     run = client.get_model_version(version.name, str(version.version)).run_id
     with quiet():
-        client.log_artifact(run, str(file), ARTIFACT)
+        for file in files:
+            client.log_artifact(run, str(file), ARTIFACT)

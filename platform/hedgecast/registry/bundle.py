@@ -26,13 +26,11 @@ from typing import Any, Self
 from hedgecast.core.config import Config
 from hedgecast.core.errors import BundleError, ConfigError
 from hedgecast.programs.catalog import ProgramConfig
+from hedgecast.registry.graphs import BASELINE_GRAPH, DENOISER_GRAPH, SCENARIOS_GRAPH
 from hedgecast.scenarios.envelope import Envelope, SafetyConfig
 
 FORMAT = 2
 MANIFEST = "bundle.json"
-SCENARIOS_GRAPH = "scenarios.onnx"
-BASELINE_GRAPH = "baseline.onnx"
-DENOISER_GRAPH = "denoiser.onnx"
 GENERATOR_WEIGHTS = "generator.npz"
 PROGRAM_FILE = "program.py"
 MODEL_CARD = "README.md"
@@ -142,7 +140,7 @@ class Bundle:
                 format=manifest.format,
             )
         for name, digest in manifest.files.items():
-            _check_file(folder, name, digest)
+            check_file(folder, name, digest)
         return cls(folder=folder, manifest=manifest)
 
     @property
@@ -214,7 +212,14 @@ def write_bundle(
     return Bundle.open(folder)
 
 
-def _check_file(folder: Path, name: str, digest: str) -> None:
+def check_file(folder: Path, name: str, digest: str) -> None:
+    """Check that a file of ``folder`` has the hexadecimal SHA-256 ``digest``.
+
+    Raises
+    ------
+    BundleError
+        It is missing, was changed, or is none of the folder's; the message names it.
+    """
     if Path(name).name != name:
         raise BundleError(f"{folder / MANIFEST} names a file outside the bundle: {name!r}", file=name)
     path = folder / name

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from hedgecast.diffusion.generator import Generator
 from hedgecast.registry.bundle import Bundle
+from hedgecast.registry.graphs import BASELINE_GRAPH, SCENARIOS_GRAPH
 from hedgecast.registry.session import ScenarioSession
 from hedgecast.registry.weights import generator_of
 
@@ -74,13 +75,13 @@ def scenario_distance(bundle: Bundle, teacher: Bundle, generator: Generator) -> 
     standard = torch.randn(_CONTEXTS, generator.num_features, generator=draws)
     contexts = (whitening.center + whitening.spread * standard).double().numpy()
 
-    def drawn(session: ScenarioSession, *, baseline: bool = False) -> NDArray[np.float64]:
-        paths = session.draw(contexts, range(_CONTEXTS), _SCENARIOS, _SEED, baseline=baseline)
+    def drawn(session: ScenarioSession, graph: str = SCENARIOS_GRAPH) -> NDArray[np.float64]:
+        paths = session.draw(contexts, range(_CONTEXTS), _SCENARIOS, _SEED, graph=graph)
         return paths.astype(np.float64)
 
     session = ScenarioSession(teacher)
     expected = drawn(session)
-    moved = _size(expected - drawn(session, baseline=True))
+    moved = _size(expected - drawn(session, BASELINE_GRAPH))
     spread = _size(expected - expected.mean(axis=1, keepdims=True))
     return _size(drawn(ScenarioSession(bundle)) - expected) / max(moved, _LEAST_SHARE * spread)
 

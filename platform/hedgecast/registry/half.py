@@ -27,9 +27,10 @@ from torch import Tensor, nn
 from hedgecast.core.errors import BundleError, ConfigError, ShapeError
 from hedgecast.diffusion.denoiser import Denoiser
 from hedgecast.diffusion.generator import Generator
-from hedgecast.registry.bundle import MODEL_CARD, SCENARIOS_GRAPH, Bundle, write_bundle
+from hedgecast.registry.bundle import MODEL_CARD, Bundle, write_bundle
 from hedgecast.registry.checks import SCENARIO_PARITY
 from hedgecast.registry.export import ScenarioGraph, export_graph
+from hedgecast.registry.graphs import SCENARIOS_GRAPH
 from hedgecast.registry.weights import generator_of
 
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}

@@ -1,10 +1,13 @@
 """What cheaper ways of answering cost a model, measured on its validation days.
 
-Under load a service may answer with fewer scenarios or from the baseline where its operator allows it. Each
-way is called a rung; what is allowed is a step, one or more rungs at once. No step is used that has not been
-measured: the record, ``ladder.json`` beside the bundle's files, says by how much the regret of the decisions
-rises, against the same model's full answer on the same days. It is bound to the bundle by its fingerprint
-and stands outside the bundle's checksums: it is measured after the bundle was written.
+Under load a service may answer with fewer scenarios, by a student or from the baseline where its operator
+allows it. Each way is called a rung; what is allowed is a step, one or more rungs at once. No step is used
+that has not been measured: the record, ``ladder.json`` beside the bundle's files, says by how much the regret
+of the decisions rises, against the same model's full answer on the same days. It is bound to the bundle by
+its fingerprint and stands outside the bundle's checksums: it is measured after the bundle was written.
+
+Where a student was measured, its graph lies beside the record, which has its checksum. So a version and its
+student come to a machine together, load together and go together, and the bundle stays what it was.
 """
 
 from __future__ import annotations
@@ -14,12 +17,13 @@ import enum
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
 from hedgecast.core.config import Config
 from hedgecast.core.errors import BundleError, ConfigError
+from hedgecast.registry.graphs import student_graph
 
 LADDER_FILE = "ladder.json"
 FORMAT = 1
@@ -34,6 +38,8 @@ class Rung(enum.Enum):
     """Scenarios of the model's baseline, without its network."""
     SURROGATE_SOLVER = "surrogate_solver"
     """The decision of a learned map where its gate trusts it; solved where it does not."""
+    STUDENT_SAMPLER = "student_sampler"
+    """Scenarios of a student: the model's noise, in fewer calls of a network."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +88,35 @@ class MeasuredStep(Config):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Student(Config):
+    """A registered student of the model, whose graph lies beside the bundle."""
+
+    name: str
+    """As registered."""
+    version: str
+    fingerprint: str
+    """Of its own bundle."""
+    digest: str
+    """Hexadecimal SHA-256 of its scenario graph."""
+    calls: int
+    """Network calls of one scenario."""
+    teacher_calls: int
+    """The model's."""
+    distance: float
+    """From the model's scenarios of the same noise, in shares of what its network does; see `Descent`."""
+
+    @property
+    def full_name(self) -> str:
+        """NAME@VERSION."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def graph(self) -> str:
+        """Name of the file with its scenario graph."""
+        return student_graph(self.digest)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class MeasuredLadder(Config):
     """All that was measured of one bundle."""
 
@@ -91,6 +126,12 @@ class MeasuredLadder(Config):
     """Of the bundle."""
     steps: tuple[MeasuredStep, ...]
     """Each set of rungs and each count once."""
+    student: Student | None = None
+    """Whose scenarios the steps with `STUDENT_SAMPLER` have; None: there are none."""
+
+    def __post_init__(self) -> None:
+        if self.student is None and any(Rung.STUDENT_SAMPLER in step.kinds for step in self.steps):
+            raise ConfigError("a step has student_sampler and there is no student", key="student")
 
     @classmethod
     def read(cls, folder: Path, fingerprint: str) -> Self | None:
@@ -128,6 +169,34 @@ class MeasuredLadder(Config):
         finally:
             temporary.unlink(missing_ok=True)
         return path
+
+
+def climbed(rungs: Sequence[Rung]) -> tuple[frozenset[Rung], ...]:
+    """What each step of a ladder takes: its rung and those before it.
+
+    Both the baseline and a student say who draws: the baseline takes the student's place.
+
+    Parameters
+    ----------
+    rungs : sequence of Rung
+        In order, each once.
+
+    Raises
+    ------
+    ConfigError
+        The student comes after the baseline, where it would change nothing.
+    """
+    steps: list[frozenset[Rung]] = []
+    for rung in rungs:
+        before = steps[-1] if steps else frozenset[Rung]()
+        if rung is Rung.STUDENT_SAMPLER and Rung.BASELINE_SCENARIOS in before:
+            raise ConfigError(
+                f"{rung.value} after {Rung.BASELINE_SCENARIOS.value} would change nothing: put it before",
+                key="rungs",
+            )
+        replaced = {Rung.STUDENT_SAMPLER} if rung is Rung.BASELINE_SCENARIOS else set()
+        steps.append((before | {rung}) - replaced)
+    return tuple(steps)
 
 
 def measured(

@@ -17,11 +17,8 @@ from hedgecast.data.windows import Windows
 from hedgecast.diffusion.generator import Generator
 from hedgecast.learning.study import Study
 from hedgecast.registry.bundle import (
-    BASELINE_GRAPH,
-    DENOISER_GRAPH,
     GENERATOR_WEIGHTS,
     PROGRAM_FILE,
-    SCENARIOS_GRAPH,
     SETTINGS,
     VALIDATION_DAYS,
     Bundle,
@@ -30,6 +27,7 @@ from hedgecast.registry.bundle import (
 from hedgecast.registry.checks import DENOISER_PARITY, SCENARIO_PARITY
 from hedgecast.registry.evidence import ValidationDays
 from hedgecast.registry.export import export_graphs
+from hedgecast.registry.graphs import BASELINE_GRAPH, DENOISER_GRAPH, SCENARIOS_GRAPH
 from hedgecast.registry.weights import weights_of
 from hedgecast.scenarios.envelope import Envelope, envelope_of
 from hedgecast.version import __version__

@@ -11,6 +11,7 @@ from hedgecast.diffusion.noise import day_numbers
 from hedgecast.learning.methods.method import scenario_set
 from hedgecast.learning.part import Part
 from hedgecast.registry.bundle import Bundle
+from hedgecast.registry.graphs import SCENARIOS_GRAPH
 from hedgecast.registry.session import ScenarioSession
 from hedgecast.scenarios.scenario_set import ScenarioSet
 
@@ -47,11 +48,11 @@ class RegisteredModel:
         self.bundle = bundle
         self._session = ScenarioSession(bundle)
 
-    def scenarios(self, part: Part, count: int, seed: int, *, baseline: bool = False) -> ScenarioSet:
-        """``count`` scenarios of each day, of the network or its baseline; ``source`` is the fingerprint."""
+    def scenarios(self, part: Part, count: int, seed: int, *, graph: str = SCENARIOS_GRAPH) -> ScenarioSet:
+        """``count`` scenarios of each day, by one of its graphs; ``source`` is the fingerprint."""
         context, numbers = part.context.numpy(), day_numbers(part.days)
         parts = [
-            self._session.draw(context[rows], numbers[rows], count, seed, baseline=baseline)
+            self._session.draw(context[rows], numbers[rows], count, seed, graph=graph)
             for rows in (slice(begin, begin + _CHUNK) for begin in range(0, len(part), _CHUNK))
         ]
         paths = torch.from_numpy(np.concatenate(parts).astype(np.float64))

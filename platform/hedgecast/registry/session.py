@@ -18,13 +18,15 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from hedgecast.core.errors import DependencyError, ShapeError
+from hedgecast.core.errors import BundleError, DependencyError, ShapeError
 from hedgecast.data.features import features
 from hedgecast.data.rows import window_from_rows
 from hedgecast.data.schema import FeatureSchema
 from hedgecast.data.windows import Windows
 from hedgecast.diffusion.noise import day_numbers, scenario_noise
-from hedgecast.registry.bundle import Bundle
+from hedgecast.registry.bundle import Bundle, check_file
+from hedgecast.registry.graphs import BASELINE_GRAPH, SCENARIOS_GRAPH
+from hedgecast.registry.ladder import MeasuredLadder
 from hedgecast.rpc.codec import NamedRows
 from hedgecast.scenarios.scenario_set import ScenarioSet
 
@@ -89,7 +91,7 @@ class ContextReader:
 
 
 class ScenarioSession:
-    """The network of a bundle.
+    """The network of a bundle, its baseline, and a student of it where one lies beside.
 
     Parameters
     ----------
@@ -130,14 +132,14 @@ class ScenarioSession:
         self.bundle = bundle
         self.reader = ContextReader(bundle)
         _check_precision(bundle, providers, allow_fallback)
-        self._session = onnxruntime.InferenceSession(
-            str(bundle.scenarios_graph), options, providers=list(providers)
-        )
-        # Small, and asked for when something is wrong: not the time to find out that it does not load.
-        self._baseline = onnxruntime.InferenceSession(
-            str(bundle.baseline_graph), options, providers=list(providers)
-        )
-        self.missing_providers = _missing(providers, self._session.get_providers(), allow_fallback)
+        # All now: others than the network's are asked for when something is wrong, which is not the time to
+        # find out that one does not load.
+        self._sessions = {
+            name: onnxruntime.InferenceSession(str(bundle.folder / name), options, providers=list(providers))
+            for name in (SCENARIOS_GRAPH, BASELINE_GRAPH, *_students(bundle))
+        }
+        running = self._sessions[SCENARIOS_GRAPH].get_providers()
+        self.missing_providers = _missing(providers, running, allow_fallback)
 
     @classmethod
     def open(
@@ -151,6 +153,11 @@ class ScenarioSession:
         """The session of the bundle in ``folder``, once its checksums hold."""
         return cls(Bundle.open(folder), threads=threads, providers=providers, allow_fallback=allow_fallback)
 
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """Names of the graphs that it draws by."""
+        return tuple(self._sessions)
+
     def draw(
         self,
         contexts: NDArray[np.float64],
@@ -159,7 +166,7 @@ class ScenarioSession:
         seed: int,
         *,
         start: int = 0,
-        baseline: bool = False,
+        graph: str = SCENARIOS_GRAPH,
     ) -> NDArray[np.float32]:
         """Paths (B, count, T, F) by slot, in units of the data.
 
@@ -175,8 +182,15 @@ class ScenarioSession:
             B numbers that name the contexts in the noise; days since 1970-01-01.
         count, seed, start : int
             Scenarios ``start`` to ``start + count`` of the seed.
-        baseline : bool
-            Without the network: mean, size, covariance and marginals alone.
+        graph : str
+            Name of the graph that draws.
+
+        Raises
+        ------
+        ShapeError
+            The contexts are of another width.
+        BundleError
+            The bundle has no such graph.
         """
         starts = np.full(len(contexts), start)
         shape = self.bundle.manifest.generator
@@ -184,7 +198,7 @@ class ScenarioSession:
         for begin in range(0, count, _CHUNK):
             size = min(_CHUNK, count - begin)
             paths[:, begin : begin + size] = self.draw_each(
-                contexts, context_numbers, size, [seed] * len(contexts), starts + begin, baseline=baseline
+                contexts, context_numbers, size, [seed] * len(contexts), starts + begin, graph=graph
             )
         return paths
 
@@ -196,13 +210,13 @@ class ScenarioSession:
         seeds: Sequence[int],
         starts: Sequence[int] | NDArray[np.int64],
         *,
-        baseline: bool = False,
+        graph: str = SCENARIOS_GRAPH,
     ) -> NDArray[np.float32]:
         """Paths (B, count, T, F) as `draw`, in one run, each context with a seed and a start of its own.
 
         Parameters
         ----------
-        contexts, context_numbers, count, baseline
+        contexts, context_numbers, count, graph
             As in `draw`.
         seeds, starts : sequence of int
             B of each: scenarios ``starts[b]`` to ``starts[b] + count`` of ``seeds[b]``.
@@ -216,7 +230,12 @@ class ScenarioSession:
         noise = np.empty((len(contexts), count, shape.noise_size), dtype=np.float32)
         for row, (number, seed, start) in enumerate(zip(context_numbers, seeds, starts, strict=True)):
             noise[row] = scenario_noise(seed, [int(number)], count, shape.noise_size, start=int(start))[0]
-        session = self._baseline if baseline else self._session
+        session = self._sessions.get(graph)
+        if session is None:
+            raise BundleError(
+                f"{self.bundle.folder} draws by {', '.join(self.graphs)}, not {graph}: fetch it again",
+                file=graph,
+            )
         (paths,) = session.run(None, {"context": contexts.astype(np.float32), "noise": noise})
         return cast("NDArray[np.float32]", paths)
 
@@ -225,6 +244,15 @@ class ScenarioSession:
         context = self.reader.read(history, known)
         (paths,) = self.draw(context.features[None], [context.day_number], count, seed)
         return self.reader.scenario_set(context, paths, seed)
+
+
+def _students(bundle: Bundle) -> tuple[str, ...]:
+    """The graph of the student that was measured, if there is one."""
+    record = MeasuredLadder.read(bundle.folder, bundle.manifest.fingerprint)
+    if record is None or record.student is None:
+        return ()
+    check_file(bundle.folder, record.student.graph, record.student.digest)
+    return (record.student.graph,)
 
 
 def _check_precision(bundle: Bundle, providers: Sequence[str], allow_fallback: bool) -> None:

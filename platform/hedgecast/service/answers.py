@@ -21,6 +21,7 @@ class ScenarioSource(enum.Enum):
     MODEL = "model"
     BASELINE = "baseline"
     CALLER = "caller"
+    STUDENT = "student"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,6 +17,7 @@ from hedgecast.programs.catalog import ProgramConfig, load_program
 from hedgecast.programs.program import TwoStageProgram
 from hedgecast.programs.risk import Risk
 from hedgecast.registry.bundle import PROGRAM_FILE, Bundle
+from hedgecast.registry.graphs import SCENARIOS_GRAPH
 from hedgecast.registry.ladder import MeasuredLadder
 from hedgecast.registry.session import Context, ContextReader, ScenarioSession
 from hedgecast.service.decide import ServedModel
@@ -51,10 +52,10 @@ def local_model(reference: BundleReference, *, threads: int = 1) -> LocalModel:
     session = ScenarioSession.open(reference.folder, threads=threads)
 
     def draw(
-        context: Context, count: int, seed: int, start: int = 0, *, baseline: bool = False
+        context: Context, count: int, seed: int, start: int = 0, *, graph: str = SCENARIOS_GRAPH
     ) -> NDArray[np.float32]:
         drawn = session.draw(
-            context.features[None], [context.day_number], count, seed, start=start, baseline=baseline
+            context.features[None], [context.day_number], count, seed, start=start, graph=graph
         )
         paths: NDArray[np.float32] = drawn[0]
         return paths
@@ -126,6 +127,7 @@ def _describe(
             ColumnSpec(name=name, unit=unit) for name, unit in zip(shape.names, shape.units, strict=True)
         ),
         ladder=() if measured is None else measured.steps,
+        student=None if measured is None else measured.student,
     )
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hedgecast.core.errors import ConfigError, DataError, ShapeError
 from hedgecast.programs.program import TwoStageProgram
+from hedgecast.registry.graphs import BASELINE_GRAPH, SCENARIOS_GRAPH
 from hedgecast.registry.ladder import Rung
 from hedgecast.registry.session import Context
 from hedgecast.rpc.codec import NamedRows
@@ -70,12 +71,22 @@ class ServedModel:
         if context is None:
             return OWN
         judged = MODEL if self.safety is None else self.safety.before(query, context)
-        if isinstance(query, DecideQuery) and Rung.BASELINE_SCENARIOS in query.rungs:
+        rungs = query.rungs if isinstance(query, DecideQuery) else frozenset()
+        if Rung.BASELINE_SCENARIOS in rungs:
             return dataclasses.replace(judged, source=ScenarioSource.BASELINE)
+        if Rung.STUDENT_SAMPLER in rungs and judged.source is ScenarioSource.MODEL:
+            return dataclasses.replace(judged, source=ScenarioSource.STUDENT)
         return judged
 
+    def graph(self, judged: Judgement) -> str:
+        """Name of the graph that draws what an answer rests on."""
+        if judged.source is ScenarioSource.STUDENT:
+            assert self.description.student is not None
+            return self.description.student.graph
+        return BASELINE_GRAPH if judged.baseline else SCENARIOS_GRAPH
+
     def after(self, judged: Judgement, paths: NDArray[np.float32]) -> Judgement:
-        """The same once the scenarios are there; see `Safety.after`."""
+        """The same once the scenarios are there, or another source to draw from; see `Safety.after`."""
         return judged if self.safety is None else self.safety.after(judged, paths)
 
     def _check_program(self, query: Query[Any], num_steps: int) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hedgecast.core.errors import ConfigError, DeadlineError, OverloadedError, UnavailableError
+from hedgecast.registry.graphs import SCENARIOS_GRAPH
 from hedgecast.service.packing import Batch, DrawRequest, Progress, Turn, next_batch
 
 # Of the rate that retry hints are made from: a batch counts for a tenth.
@@ -30,7 +31,7 @@ class Draws(Protocol):
         seeds: Sequence[int],
         starts: Sequence[int],
         *,
-        baseline: bool = False,
+        graph: str = SCENARIOS_GRAPH,
     ) -> NDArray[np.float32]:
         """Paths (B, count, T, F)."""
         ...
@@ -252,5 +253,5 @@ def run_batch(session: Draws, batch: Batch) -> NDArray[np.float32]:
         batch.size,
         [one.seed for one in asked],
         [one.start + place for one, place in zip(asked, batch.places, strict=True)],
-        baseline=asked[0].baseline,
+        graph=asked[0].graph,
     )

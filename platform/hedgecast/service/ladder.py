@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from hedgecast.core.errors import ConfigError, OverloadedError
-from hedgecast.registry.ladder import MeasuredStep, Rung, measured
+from hedgecast.registry.ladder import MeasuredStep, Rung, climbed, measured
 from hedgecast.service.models import ModelDescription
 from hedgecast.service.queries import DecideQuery
 from hedgecast.service.settings import LadderStep, ServiceSettings
@@ -36,7 +36,7 @@ class Step:
     number: int
     """From 1."""
     rungs: frozenset[Rung]
-    """Its own and those of the steps before."""
+    """Its own and those of the steps before; the baseline takes a student's place."""
     starts: LadderStep
     """At which load."""
 
@@ -194,9 +194,8 @@ def worked_seconds(answer: Any) -> float:
 
 
 def _steps(starts: Sequence[LadderStep]) -> tuple[Step, ...]:
-    rungs: frozenset[Rung] = frozenset()
-    steps = []
-    for number, start in enumerate(starts, 1):
-        rungs |= {Rung(start.rung)}
-        steps.append(Step(number=number, rungs=rungs, starts=start))
-    return tuple(steps)
+    taken = climbed([Rung(start.rung) for start in starts])
+    return tuple(
+        Step(number=number, rungs=rungs, starts=start)
+        for number, (rungs, start) in enumerate(zip(taken, starts, strict=True), 1)
+    )

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hedgecast.core.errors import UnavailableError
+from hedgecast.registry.graphs import SCENARIOS_GRAPH
 from hedgecast.registry.session import Context
 from hedgecast.service.batches import Limits
 from hedgecast.service.budget import Budget
@@ -32,11 +33,11 @@ class Draw(Protocol):
     """What turns a context into paths: a bundle's network, say."""
 
     def __call__(
-        self, context: Context, count: int, seed: int, start: int = 0, *, baseline: bool = False
+        self, context: Context, count: int, seed: int, start: int = 0, *, graph: str = SCENARIOS_GRAPH
     ) -> NDArray[np.float32]:
         """Paths (count, T, F) from scenario ``start`` of a seed, by wall-clock slot, in units of the data.
 
-        Of the network, or of the model's ``baseline``.
+        By the ``graph`` of that name.
         """
         ...
 
@@ -119,17 +120,21 @@ def _job(query: Query[Any], local: LocalModel, budget: Budget) -> Job | None:
     paths = None
     if context is not None:
         budget.check("drawing scenarios")
-        paths = _drawn(query, local, context, judged)
-        checked = model.after(judged, paths)
-        if checked.baseline and not judged.baseline:
-            paths = _drawn(query, local, context, checked)
-            checked = model.after(checked, paths)
-        judged = checked
+        paths, judged = _judged_draw(query, local, context, judged)
     seconds = time.perf_counter() - started
     sample = sample_of(query, model, context, paths, judged, drawn_seconds=seconds)
     return Job(query=query, model=model, sample=sample, budget=budget)
 
 
-def _drawn(query: Query[Any], local: LocalModel, context: Context, judged: Judgement) -> NDArray[np.float32]:
-    with stage("denoiser.draw"):
-        return local.draw(context, query.draw_count, query.seed, query.draw_start, baseline=judged.baseline)
+def _judged_draw(
+    query: Query[Any], local: LocalModel, context: Context, judged: Judgement
+) -> tuple[NDArray[np.float32], Judgement]:
+    """Scenarios, and what an answer on them rests on."""
+    while True:
+        with stage("denoiser.draw"):
+            graph = local.model.graph(judged)
+            paths = local.draw(context, query.draw_count, query.seed, query.draw_start, graph=graph)
+        checked = local.model.after(judged, paths)
+        if checked.source is judged.source:
+            return paths, checked
+        judged = checked

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hedgecast.core.errors import ModelNotFoundError
-from hedgecast.registry.ladder import MeasuredStep
+from hedgecast.registry.ladder import MeasuredStep, Student
 
 CHAMPION = "champion"
 
@@ -81,6 +81,8 @@ class ModelDescription:
     """Another version took its place: it answers only when it is asked for by its version."""
     ladder: tuple[MeasuredStep, ...] = ()
     """What cheaper answers cost, as far as that was measured."""
+    student: Student | None = None
+    """Who draws in some of them."""
 
     @property
     def full_name(self) -> str:

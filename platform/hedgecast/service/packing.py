@@ -23,6 +23,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from hedgecast.registry.graphs import SCENARIOS_GRAPH
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class DrawRequest:
@@ -35,8 +37,8 @@ class DrawRequest:
     count: int
     seed: int
     start: int = 0
-    baseline: bool = False
-    """Of the model's baseline instead of the network."""
+    graph: str = SCENARIOS_GRAPH
+    """Name of the graph that draws."""
 
 
 class Progress:
@@ -126,7 +128,7 @@ def next_batch(waiting: Sequence[Progress], limit: int, turn: Turn) -> Batch:
     fitting = [
         one
         for one in waiting
-        if one is not first and one.left >= size and one.request.baseline == first.request.baseline
+        if one is not first and one.left >= size and one.request.graph == first.request.graph
     ]
     # Stable: the oldest of those that need as many.
     fitting.sort(key=_left)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hedgecast.registry.ladder import MeasuredStep, Rung
+from hedgecast.registry.ladder import MeasuredStep, Rung, Student
 from hedgecast.rpc import codec
 from hedgecast.rpc.v1 import decision_service_pb2 as decision_pb
 from hedgecast.rpc.v1 import model_service_pb2 as model_pb
@@ -40,6 +40,7 @@ def decide_response(
     )
     if answer.solution is not None:
         _fill(message, answer.solution)
+        message.scenario_origin.CopyFrom(origin_message(answer.solution.source, answer.model.student))
         if query.degradation is not None and answer.solution.rungs:
             _degrade(message, answer.solution.rungs, query.degradation)
     return message
@@ -158,7 +159,6 @@ def _fill(message: decision_pb.DecideResponse, solution: Solution) -> None:
         )
     )
     message.scenario_fingerprint = solution.scenario_fingerprint
-    message.scenario_origin.CopyFrom(origin_message(solution.source))
     if solution.scenarios is not None:
         message.scenarios.CopyFrom(scenario_message(solution.scenarios))
     if solution.gap is not None:
@@ -198,12 +198,16 @@ def _degrade(message: decision_pb.DecideResponse, rungs: frozenset[Rung], cost: 
     )
 
 
-def origin_message(source: ScenarioSource) -> decision_pb.ScenarioOrigin:
-    """The message that says who made scenarios."""
-    return decision_pb.ScenarioOrigin(
+def origin_message(source: ScenarioSource, student: Student | None = None) -> decision_pb.ScenarioOrigin:
+    """The message that says who made scenarios; ``student`` is the one that drew, if one did."""
+    message = decision_pb.ScenarioOrigin(
         source=decision_pb.ScenarioOrigin.Source.Value(source.name),
         baseline=BASELINE if source is ScenarioSource.BASELINE else "",
     )
+    if source is ScenarioSource.STUDENT:
+        assert student is not None
+        message.student.CopyFrom(model_reference(student))
+    return message
 
 
 def warning_messages(warnings: Sequence[tuple[str, str]]) -> list[decision_pb.Warning]:
@@ -306,7 +310,7 @@ def _quantiles(pairs: Sequence[tuple[float, float]]) -> list[decision_pb.Quantil
     return [decision_pb.Quantile(level=level, value=value) for level, value in pairs]
 
 
-def model_reference(model: ModelDescription) -> decision_pb.ModelReference:
+def model_reference(model: ModelDescription | Student) -> decision_pb.ModelReference:
     """The message that names ``model``."""
     return decision_pb.ModelReference(name=model.name, version=model.version, fingerprint=model.fingerprint)
 

@@ -44,6 +44,10 @@ class Judgement:
         """Whether the baseline draws."""
         return self.source is ScenarioSource.BASELINE
 
+    def by_network(self) -> Judgement:
+        """The same of scenarios of the model's own network."""
+        return dataclasses.replace(self, source=ScenarioSource.MODEL)
+
 
 OWN = Judgement(source=ScenarioSource.CALLER)
 MODEL = Judgement(source=ScenarioSource.MODEL)
@@ -98,7 +102,10 @@ class Safety:
         return _judged(judged, stale, config.history)
 
     def after(self, judged: Judgement, paths: NDArray[np.float32]) -> Judgement:
-        """What follows from the scenarios; where that is now the baseline, it has to be drawn.
+        """What follows from the scenarios; where another source is named now, it has to be drawn.
+
+        What the network itself might pass is never held against it: a student's scenarios that fail give way
+        to the network's.
 
         Raises
         ------
@@ -106,6 +113,8 @@ class Safety:
             The policy refuses them, or the baseline's own are no better.
         """
         findings = tuple(scenario_findings(self._envelope, paths))
+        if findings and judged.source is ScenarioSource.STUDENT:
+            return judged.by_network()
         # There is nothing to fall back to from the baseline.
         policy = "refuse" if judged.baseline and self._config.scenarios != "warn" else self._config.scenarios
         return _judged(judged, findings, policy)

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from hedgecast.core.errors import ConfigError
-from hedgecast.registry.ladder import Rung
+from hedgecast.registry.ladder import Rung, climbed
 from hedgecast.service.batches import Limits
 
 
@@ -93,9 +93,9 @@ class ServiceSettings(BaseSettings):
     """Share of decisions that the version with the alias ``canary`` answers too; needs the folder."""
     ladder: str = ""
     """Cheaper answers under load: steps ``RUNG:REQUESTS`` or ``RUNG:REQUESTS:SECONDS``, separated by commas.
-    Each adds its rung (``fewer_scenarios``, ``surrogate_solver``, ``baseline_scenarios``) from so many
-    questions under way on, or from so long a wait on, and must have been measured
-    (``hedgecast measure-ladder``). Empty: none."""
+    Each adds its rung (``fewer_scenarios``, ``surrogate_solver``, ``student_sampler``,
+    ``baseline_scenarios``) from so many questions under way on, or from so long a wait on, and must have been
+    measured (``hedgecast measure-ladder``). Empty: none."""
     ladder_scenarios: int = Field(default=50, ge=1)
     """Scenarios that ``fewer_scenarios`` leaves."""
     ladder_release: float = Field(default=0.5, gt=0, le=1)
@@ -189,6 +189,10 @@ class ServiceSettings(BaseSettings):
         rungs = [step.rung for step in steps]
         if len(set(rungs)) < len(rungs):
             raise ValueError(f"ladder {self.ladder!r} names a rung twice")
+        try:
+            climbed([Rung(rung) for rung in rungs])
+        except ConfigError as error:
+            raise ValueError(f"ladder {self.ladder!r}: {error}") from error
         for one, other in itertools.pairwise(steps):
             if other.requests <= one.requests:
                 raise ValueError(

@@ -18,6 +18,7 @@ from hedgecast.service.answers import (
     Bands,
     ConstraintPrice,
     Gap,
+    ScenarioSource,
     Sensitivity,
     Solution,
     SolveReport,
@@ -76,8 +77,15 @@ def solution_of(
         statistics_seconds=0.0,
         warnings=(*sample.judgement.warnings, *_warnings(query, statistics, prices)),
         bands=_bands(sample, decision.scenario_costs[member]) if query.keep else None,
-        rungs=query.rungs if _trusted(decision, member) else query.rungs - {Rung.SURROGATE_SOLVER},
+        rungs=_taken(query, sample, trusted=_trusted(decision, member)),
     )
+
+
+def _taken(query: DecideQuery, sample: Sample, *, trusted: bool) -> frozenset[Rung]:
+    """The rungs that made the answer cheaper: not those whose own checks led back to the full way."""
+    by_student = sample.judgement.source is ScenarioSource.STUDENT
+    left_out = {Rung.SURROGATE_SOLVER: not trusted, Rung.STUDENT_SAMPLER: not by_student}
+    return frozenset(rung for rung in query.rungs if not left_out.get(rung, False))
 
 
 def _trusted(decision: Decision, member: int) -> bool:

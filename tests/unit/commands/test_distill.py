@@ -20,13 +20,11 @@ from hedgecast.diffusion.noise import day_numbers, scenario_noise
 from hedgecast.learning.distillation import Distilled
 from hedgecast.learning.distillation import distill as train_student
 from hedgecast.registry.bundle import (
-    BASELINE_GRAPH,
-    DENOISER_GRAPH,
-    SCENARIOS_GRAPH,
     VALIDATION_DAYS,
     write_bundle,
 )
 from hedgecast.registry.export import Graphs, Parity
+from hedgecast.registry.graphs import BASELINE_GRAPH, DENOISER_GRAPH, SCENARIOS_GRAPH
 from hedgecast.registry.session import ScenarioSession
 from hedgecast.registry.store import ModelStore
 from hedgecast.registry.weights import generator_of

@@ -12,18 +12,26 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+from hedgecast.client import Client
 from hedgecast.commands.measure_ladder import ladder_of, measure_ladder
 from hedgecast.commands.workflow import Prepared
 from hedgecast.core.errors import BundleError, ConfigError, InputError
+from hedgecast.data.datasets import load_table
 from hedgecast.registry.attachments import attach
 from hedgecast.registry.bundle import MODEL_CARD, VALIDATION_DAYS, Bundle, write_bundle
+from hedgecast.registry.descent import TEACHER_FINGERPRINT
 from hedgecast.registry.evidence import data_digest
+from hedgecast.registry.graphs import BASELINE_GRAPH, SCENARIOS_GRAPH
 from hedgecast.registry.ladder import LADDER_FILE, MeasuredLadder, Rung
 from hedgecast.registry.session import ScenarioSession, context_of
 from hedgecast.registry.store import ModelStore
-from hedgecast.service.bundles import served_model
+from hedgecast.rpc.codec import NamedRows
+from hedgecast.service.background import background_server
+from hedgecast.service.bundles import local_model, served_model
+from hedgecast.service.local import LocalBackend
 from hedgecast.service.models import BundleReference
-from hedgecast.testing import TinyModel, made_up_days, make_tiny_model
+from hedgecast.service.settings import load_settings
+from hedgecast.testing import TinyModel, made_up_days, make_tiny_model, make_tiny_student
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
@@ -75,13 +83,13 @@ def _run(home: Home, *arguments: str) -> dict[str, object]:
     return dict(json.loads(result.stdout[result.stdout.index("{") :]))
 
 
-def _mean_cost(home: Home, count: int, *, baseline: bool) -> float:
+def _mean_cost(home: Home, count: int, graph: str, bundle: Bundle | None = None) -> float:
     """Realized cost of the validation days, one by one, by the served graph: not the command's way."""
-    windows, session = home.prepared.split.validation, ScenarioSession(home.bundle)
+    windows, session = home.prepared.split.validation, ScenarioSession(bundle or home.bundle)
     costs = []
     for row in range(len(windows)):
         context = context_of(windows, row)
-        (paths,) = session.draw(context.features[None], [context.day_number], count, 0, baseline=baseline)
+        (paths,) = session.draw(context.features[None], [context.day_number], count, 0, graph=graph)
         program = home.prepared.program(len(context.step_times))
         drawn = session.reader.scenario_set(context, paths, 0)
         decision = program.solve(drawn.values).require_optimal()
@@ -96,9 +104,9 @@ def test_each_step_costs_what_its_decisions_cost_more(home: Home) -> None:
     assert (fewer.rungs, fewer.num_scenarios) == (("fewer_scenarios",), 4)
     assert (both.rungs, both.num_scenarios) == (("baseline_scenarios", "fewer_scenarios"), 4)
     assert fewer.num_days == len(home.prepared.split.validation) == 33
-    full = _mean_cost(home, 40, baseline=False)
-    assert fewer.regret_increase == pytest.approx(_mean_cost(home, 4, baseline=False) - full, rel=1e-4)
-    assert both.regret_increase == pytest.approx(_mean_cost(home, 4, baseline=True) - full, rel=1e-4)
+    full = _mean_cost(home, 40, SCENARIOS_GRAPH)
+    assert fewer.regret_increase == pytest.approx(_mean_cost(home, 4, SCENARIOS_GRAPH) - full, rel=1e-4)
+    assert both.regret_increase == pytest.approx(_mean_cost(home, 4, BASELINE_GRAPH) - full, rel=1e-4)
     assert fewer.lower_bound < fewer.regret_increase < fewer.upper_bound
     # Four scenarios for the tail of a plan that is a hundred times dearer short than long.
     assert fewer.regret_increase > 0
@@ -107,6 +115,87 @@ def test_each_step_costs_what_its_decisions_cost_more(home: Home) -> None:
     got = store.fetch("tiny@1", home.folder / "fetched")
     described = served_model(BundleReference(folder=got.folder, name="tiny", version="1")).description
     assert described.ladder == (fewer, both)
+
+
+@dataclasses.dataclass(frozen=True)
+class Taught:
+    """What was measured of a student, and its bundle."""
+
+    bundle: Bundle
+    record: MeasuredLadder
+
+
+@pytest.fixture(scope="module")
+def taught(home: Home) -> Taught:
+    """Version 2 is a student of version 1, and was measured."""
+    student = make_tiny_student(home.tiny, home.folder / "student")
+    tags = {TEACHER_FINGERPRINT: home.bundle.manifest.fingerprint}
+    ModelStore(home.folder / "registry").register(student, "tiny", tags=tags)
+    record = _run(home, "--rungs", "student_sampler,baseline_scenarios", "--scenarios", "40")
+    return Taught(student, MeasuredLadder.from_dict({k: v for k, v in record.items() if k != "model"}))
+
+
+def test_a_students_step_costs_what_its_own_decisions_cost_more(home: Home, taught: Taught) -> None:
+    step, baseline = taught.record.steps
+    assert (step.rungs, baseline.rungs) == (("student_sampler",), ("baseline_scenarios",))
+    full = _mean_cost(home, 40, SCENARIOS_GRAPH)
+    by_student = _mean_cost(home, 40, SCENARIOS_GRAPH, taught.bundle)
+    assert by_student != pytest.approx(full, rel=1e-6)
+    assert step.regret_increase == pytest.approx(by_student - full, rel=1e-3)
+    assert baseline.regret_increase == pytest.approx(_mean_cost(home, 40, BASELINE_GRAPH) - full, rel=1e-3)
+    student = taught.record.student
+    assert student is not None
+    assert (student.full_name, student.calls, student.teacher_calls) == ("tiny@2", 4, 8)
+    assert student.fingerprint == taught.bundle.manifest.fingerprint
+
+
+def test_the_measured_student_draws_for_the_version_that_is_served(home: Home, taught: Taught) -> None:
+    got = ModelStore(home.folder / "registry").fetch("tiny@1", home.folder / "served")
+    assert got.manifest.fingerprint == home.bundle.manifest.fingerprint
+    backend = LocalBackend([local_model(BundleReference(folder=got.folder, name="tiny", version="1"))])
+    settings = load_settings(port=0, ladder="student_sampler:1")
+    history, known = _rows(home)
+    with background_server(backend, settings) as address, Client(address, retries=0) as client:
+        # One question under way is load enough, and the first one finds none.
+        full, cheaper, again = (
+            client.decide(
+                "tiny", history=history.columns, history_times=history.times, known=known.columns,
+                known_times=known.times, seed=5, scenario_count=60,
+            )
+            for _ in range(3)
+        )  # fmt: skip
+    backend.close()
+    assert (full.scenario_source, full.student, full.degradation) == ("MODEL", "", None)
+    assert (cheaper.model, cheaper.scenario_source, cheaper.student) == ("tiny@1", "STUDENT", "tiny@2")
+    assert cheaper.model_fingerprint == home.bundle.manifest.fingerprint
+    assert cheaper.student_fingerprint == taught.bundle.manifest.fingerprint
+    # What was drawn is what the student draws by itself, and what it costs is what was measured.
+    for answer, bundle in ((full, home.bundle), (cheaper, taught.bundle), (again, taught.bundle)):
+        drawn = ScenarioSession(bundle).scenarios(history, known, 60, 5)
+        assert answer.scenario_fingerprint == drawn.fingerprint()
+    assert cheaper.degradation is not None
+    assert cheaper.degradation.rungs == ("STUDENT_SAMPLER",)
+    assert cheaper.degradation.regret_increase == taught.record.steps[0].regret_increase
+    np.testing.assert_array_equal(again.decision["schedule"], cheaper.decision["schedule"])
+
+
+def _rows(home: Home) -> tuple[NamedRows, NamedRows]:
+    """Of a local winter day, which begins at 23:00 UTC the day before."""
+    table = load_table(home.tiny.study.data)
+    start = int(np.searchsorted(table.times, np.datetime64("2021-02-09T23:00", "ns")))
+    past, ahead = slice(start - 200, start), slice(start, start + 24)
+    history = {name: table.columns[name][past] for name in ("load_gw", "holiday")}
+    return (
+        NamedRows(times=table.times[past], columns=history),
+        NamedRows(times=table.times[ahead], columns={"holiday": table.columns["holiday"][ahead]}),
+    )
+
+
+def test_a_student_of_another_model_is_refused(home: Home, taught: Taught) -> None:
+    with pytest.raises(BundleError, match="tiny@1 is no student of tiny"):
+        _run(home, "--rungs", "student_sampler", "--student", "tiny@1")
+    with pytest.raises(ConfigError, match="has no student_sampler"):
+        _run(home, "--student", "tiny@2")
 
 
 def test_other_days_than_the_models_are_refused(home: Home) -> None:

@@ -34,16 +34,14 @@ from hedgecast.learning.methods.method import ScenarioMethod
 from hedgecast.learning.part import Part
 from hedgecast.learning.study import read_study
 from hedgecast.registry.bundle import (
-    BASELINE_GRAPH,
-    DENOISER_GRAPH,
     GENERATOR_WEIGHTS,
-    SCENARIOS_GRAPH,
     VALIDATION_DAYS,
     Bundle,
     write_bundle,
 )
 from hedgecast.registry.checks import DENOISER_PARITY, SCENARIO_PARITY
 from hedgecast.registry.descent import TEACHER_FINGERPRINT
+from hedgecast.registry.graphs import BASELINE_GRAPH, DENOISER_GRAPH, SCENARIOS_GRAPH
 from hedgecast.registry.registered import RegisteredModel
 from hedgecast.registry.store import CHAMPION, ModelStore
 from hedgecast.registry.weights import weights_of

@@ -11,8 +11,9 @@ import torch
 from hedgecast.core.errors import BundleError
 from hedgecast.diffusion.noise import scenario_noise
 from hedgecast.learning.distillation import student_of
-from hedgecast.registry.bundle import BASELINE_GRAPH, GENERATOR_WEIGHTS, SCENARIOS_GRAPH, Bundle
+from hedgecast.registry.bundle import GENERATOR_WEIGHTS, Bundle
 from hedgecast.registry.descent import TEACHER_FINGERPRINT, descent_of
+from hedgecast.registry.graphs import BASELINE_GRAPH, SCENARIOS_GRAPH
 from hedgecast.registry.weights import weights_of
 from hedgecast.testing import TinyModel, altered_bundle
 

@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from hedgecast.core.errors import BundleError, ConfigError
-from hedgecast.registry.ladder import FORMAT, LADDER_FILE, MeasuredLadder, MeasuredStep, Rung, measured
+from hedgecast.registry.ladder import (
+    FORMAT,
+    LADDER_FILE,
+    MeasuredLadder,
+    MeasuredStep,
+    Rung,
+    Student,
+    climbed,
+    measured,
+)
 
 STEP = MeasuredStep(
     rungs=("fewer_scenarios",), regret_increase=3.0, lower_bound=1.0, upper_bound=5.0, confidence=0.95,
@@ -17,6 +26,9 @@ STEP = MeasuredStep(
     reference_scenarios=200, measured_time="2021-10-01T00:00:00Z",
 )  # fmt: skip
 BOTH = dataclasses.replace(STEP, rungs=("baseline_scenarios", "fewer_scenarios"))
+STUDENT = Student(
+    name="tiny", version="2", fingerprint="e" * 64, digest="d" * 64, calls=1, teacher_calls=8, distance=0.1
+)  # fmt: skip
 LADDER = MeasuredLadder(format=FORMAT, fingerprint="f" * 64, steps=(STEP, BOTH))
 
 
@@ -62,3 +74,34 @@ def test_a_step_is_found_by_all_its_rungs_and_its_count() -> None:
     assert measured(LADDER.steps, frozenset({baseline}), 50) is None
     alone = dataclasses.replace(STEP, rungs=("baseline_scenarios",), num_scenarios=200)
     assert measured((alone,), frozenset({baseline}), 50) is alone
+
+
+def test_a_student_is_kept_with_the_steps_that_it_draws_for(tmp_path: Path) -> None:
+    taught = dataclasses.replace(STEP, rungs=("fewer_scenarios", "student_sampler"))
+    record = dataclasses.replace(LADDER, steps=(STEP, taught), student=STUDENT)
+    record.write(tmp_path)
+    assert MeasuredLadder.read(tmp_path, "f" * 64) == record
+    assert (STUDENT.full_name, STUDENT.graph) == ("tiny@2", "student-dddddddddddddddd.onnx")
+    without = {key: value for key, value in record.to_dict().items() if key != "student"}
+    (tmp_path / LADDER_FILE).write_text(json.dumps(without))
+    with pytest.raises(BundleError, match="there is no student"):
+        MeasuredLadder.read(tmp_path, "f" * 64)
+
+
+def test_each_step_takes_the_rungs_before_it_and_the_baseline_a_students_place() -> None:
+    fewer, taught, baseline, mapped = (
+        Rung.FEWER_SCENARIOS,
+        Rung.STUDENT_SAMPLER,
+        Rung.BASELINE_SCENARIOS,
+        Rung.SURROGATE_SOLVER,
+    )
+    assert climbed([]) == ()
+    assert climbed([baseline, fewer]) == (frozenset({baseline}), frozenset({baseline, fewer}))
+    assert climbed([taught, fewer, baseline, mapped]) == (
+        frozenset({taught}),
+        frozenset({taught, fewer}),
+        frozenset({fewer, baseline}),
+        frozenset({fewer, baseline, mapped}),
+    )
+    with pytest.raises(ConfigError, match="would change nothing: put it before"):
+        climbed([baseline, fewer, taught])

@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hedgecast.registry.graphs import BASELINE_GRAPH, SCENARIOS_GRAPH
 from hedgecast.registry.session import ScenarioSession
 from hedgecast.service.draw_queue import run_batch
 from hedgecast.service.packing import DrawRequest, Progress, Turn, next_batch
 from hedgecast.testing import TinyModel
 
-COUNTS = st.lists(st.tuples(st.integers(1, 40), st.booleans()), min_size=1, max_size=12)
+GRAPHS = st.sampled_from([SCENARIOS_GRAPH, BASELINE_GRAPH])
+COUNTS = st.lists(st.tuples(st.integers(1, 40), GRAPHS), min_size=1, max_size=12)
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +27,14 @@ def threaded(trained: TinyModel) -> ScenarioSession:
     return ScenarioSession(trained.bundle, threads=2)
 
 
-def _request(count: int, number: int, width: int, *, baseline: bool) -> DrawRequest:
+def _request(count: int, number: int, width: int, graph: str) -> DrawRequest:
     return DrawRequest(
         features=np.random.default_rng(number).normal(size=width),
         day_number=number,
         count=count,
         seed=7 * number,
         start=3 * number,
-        baseline=baseline,
+        graph=graph,
     )
 
 
@@ -41,12 +43,12 @@ def _request(count: int, number: int, width: int, *, baseline: bool) -> DrawRequ
 def test_packed_scenarios_are_bit_for_bit_those_drawn_alone(
     session: ScenarioSession,
     threaded: ScenarioSession,
-    asked: list[tuple[int, bool]],
+    asked: list[tuple[int, str]],
     limit: int,
     data: st.DataObject,
 ) -> None:
     width = session.bundle.manifest.generator.num_features
-    requests = [_request(count, i, width, baseline=base) for i, (count, base) in enumerate(asked)]
+    requests = [_request(count, i, width, graph) for i, (count, graph) in enumerate(asked)]
     everyone = [Progress(request) for request in requests]
     while waiting := [one for one in everyone if one.left]:
         order = data.draw(st.permutations(waiting))
@@ -59,6 +61,6 @@ def test_packed_scenarios_are_bit_for_bit_those_drawn_alone(
             request.count,
             request.seed,
             start=request.start,
-            baseline=request.baseline,
+            graph=request.graph,
         )
         np.testing.assert_array_equal(one.whole, alone)

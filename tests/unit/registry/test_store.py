@@ -8,14 +8,13 @@ from hedgecast.core.errors import GateRefusedError, InputError, ModelNotFoundErr
 from hedgecast.learning.distillation import student_of
 from hedgecast.learning.fidelity import SCORES
 from hedgecast.registry.bundle import (
-    BASELINE_GRAPH,
     GENERATOR_WEIGHTS,
-    SCENARIOS_GRAPH,
     VALIDATION_DAYS,
     Bundle,
 )
 from hedgecast.registry.descent import TEACHER_FINGERPRINT
 from hedgecast.registry.evidence import ValidationDays
+from hedgecast.registry.graphs import BASELINE_GRAPH, SCENARIOS_GRAPH
 from hedgecast.registry.store import ModelStore
 from hedgecast.registry.weights import weights_of
 from hedgecast.testing import TinyModel, altered_bundle, made_up_days

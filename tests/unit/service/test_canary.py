@@ -13,6 +13,7 @@ import pytest
 
 from hedgecast.client import Client, ScenarioArrays
 from hedgecast.outcomes import OutcomeStore
+from hedgecast.registry.graphs import SCENARIOS_GRAPH
 from hedgecast.registry.session import Context
 from hedgecast.rpc.codec import NamedRows
 from hedgecast.rpc.v1 import model_service_pb2 as model_pb
@@ -40,7 +41,9 @@ def backend(local_model: LocalModel) -> Iterator[LocalBackend]:
     """Version 3, and version 4 in its shadow, whose scenarios lie a fifth too low."""
     newer = dataclasses.replace(local_model.model.description, version="4", aliases=("canary",))
 
-    def low(context: Context, count: int, seed: int, start: int = 0, *, baseline: bool = False) -> np.ndarray:
+    def low(
+        context: Context, count: int, seed: int, start: int = 0, *, graph: str = SCENARIOS_GRAPH
+    ) -> np.ndarray:
         return local_model.draw(context, count, seed, start) - np.float32(0.2)
 
     model = dataclasses.replace(local_model.model, description=newer)

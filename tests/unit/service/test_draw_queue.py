@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from hedgecast.core.errors import ConfigError, DeadlineError, OverloadedError, UnavailableError
+from hedgecast.registry.graphs import BASELINE_GRAPH, SCENARIOS_GRAPH
 from hedgecast.service.draw_queue import DrawQueue
 from hedgecast.service.packing import DrawRequest
 
@@ -35,7 +36,7 @@ class Numbers:
         seeds: Sequence[int],
         starts: Sequence[int],
         *,
-        baseline: bool = False,
+        graph: str = SCENARIOS_GRAPH,
     ) -> NDArray[np.float32]:
         self.batches.append((len(contexts), count))
         self.begun.release()
@@ -52,10 +53,8 @@ class Numbers:
         assert self.begun.acquire(timeout=PATIENCE_SECONDS)
 
 
-def _request(count: int, seed: int, start: int = 0, *, baseline: bool = False) -> DrawRequest:
-    return DrawRequest(
-        features=np.zeros(1), day_number=0, count=count, seed=seed, start=start, baseline=baseline
-    )
+def _request(count: int, seed: int, start: int = 0, graph: str = SCENARIOS_GRAPH) -> DrawRequest:
+    return DrawRequest(features=np.zeros(1), day_number=0, count=count, seed=seed, start=start, graph=graph)
 
 
 @pytest.fixture
@@ -100,7 +99,9 @@ def test_many_callers_get_what_they_asked_for(queue: DrawQueue) -> None:
     wide = DrawQueue([Numbers(), Numbers()], batch_scenarios=16, wait_seconds=0.001, most_queued=10**6)
 
     def ask(seed: int) -> bool:
-        request = _request(1 + seed % 37, seed, start=seed % 5, baseline=seed % 3 == 0)
+        request = _request(
+            1 + seed % 37, seed, start=seed % 5, graph=(SCENARIOS_GRAPH, BASELINE_GRAPH)[seed % 3 == 0]
+        )
         paths = wide.submit(request, PATIENCE_SECONDS).result(PATIENCE_SECONDS).paths
         return np.array_equal(paths[:, 0, 0], 1000 * seed + seed % 5 + np.arange(request.count))
 

@@ -20,6 +20,7 @@ from hedgecast.decisions.surrogate import Surrogate, surrogate_home
 from hedgecast.decisions.surrogate_training import SurrogateConfig, train_surrogate
 from hedgecast.outcomes import OutcomeStore
 from hedgecast.programs.risk import EXPECTATION
+from hedgecast.registry.graphs import BASELINE_GRAPH, SCENARIOS_GRAPH
 from hedgecast.registry.ladder import MeasuredStep, Rung
 from hedgecast.registry.session import Context
 from hedgecast.rpc.codec import NamedRows
@@ -132,9 +133,9 @@ def backend(local_model: LocalModel) -> Iterator[LocalBackend]:
     described = dataclasses.replace(model.description, ladder=(FEWER, BOTH, alone))
 
     def draw(
-        context: Context, count: int, seed: int, start: int = 0, *, baseline: bool = False
+        context: Context, count: int, seed: int, start: int = 0, *, graph: str = SCENARIOS_GRAPH
     ) -> np.ndarray:
-        return local_model.draw(context, count, seed, start) + np.float32(0.1 * baseline)
+        return local_model.draw(context, count, seed, start) + np.float32(0.1 * (graph == BASELINE_GRAPH))
 
     backend = LocalBackend([LocalModel(model=dataclasses.replace(model, description=described), draw=draw)])
     yield backend

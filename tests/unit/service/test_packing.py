@@ -6,34 +6,36 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hedgecast.registry.graphs import BASELINE_GRAPH, SCENARIOS_GRAPH
 from hedgecast.service.packing import DrawRequest, Progress, Turn, next_batch
 
 FEW = st.integers(1, 40)
-COUNTS = st.lists(st.tuples(FEW, st.booleans()), min_size=1, max_size=12)
+GRAPHS = st.sampled_from([SCENARIOS_GRAPH, BASELINE_GRAPH, "another.onnx"])
+COUNTS = st.lists(st.tuples(FEW, GRAPHS), min_size=1, max_size=12)
 
 
-def _request(count: int, number: int = 0, *, baseline: bool = False) -> DrawRequest:
+def _request(count: int, number: int = 0, graph: str = SCENARIOS_GRAPH) -> DrawRequest:
     return DrawRequest(
         features=np.zeros(1),
         day_number=number,
         count=count,
         seed=7 * number,
         start=3 * number,
-        baseline=baseline,
+        graph=graph,
     )
 
 
 @settings(deadline=None, max_examples=200)
 @given(asked=COUNTS, limit=st.integers(1, 64))
 def test_every_batch_is_within_its_limit_and_every_scenario_in_one(
-    asked: list[tuple[int, bool]], limit: int
+    asked: list[tuple[int, str]], limit: int
 ) -> None:
-    everyone = [Progress(_request(count, i, baseline=base)) for i, (count, base) in enumerate(asked)]
+    everyone = [Progress(_request(count, i, graph)) for i, (count, graph) in enumerate(asked)]
     turn, batches = Turn.SHORTEST, 0
     while waiting := [one for one in everyone if one.left]:
         batch = next_batch(waiting, limit, turn)
         assert 1 <= batch.scenarios <= limit
-        assert len({one.request.baseline for one in batch.members}) == 1
+        assert len({one.request.graph for one in batch.members}) == 1
         assert turn is Turn.SHORTEST or waiting[0] in batch.members
         # Numbers of the scenarios themselves stand for their paths.
         begins = [one.request.start + place for one, place in zip(batch.members, batch.places, strict=True)]

@@ -12,6 +12,7 @@ import pytest
 
 from hedgecast.client import Client, ScenarioArrays
 from hedgecast.core.errors import UntrustedError
+from hedgecast.registry.graphs import BASELINE_GRAPH, SCENARIOS_GRAPH
 from hedgecast.registry.session import Context
 from hedgecast.rpc.codec import NamedRows
 from hedgecast.scenarios.envelope import Envelope, SafetyConfig
@@ -47,10 +48,10 @@ def _served(
     """A server; where ``broken``, its network gives everything ten times too wide, its baseline does not."""
 
     def draw(
-        context: Context, count: int, seed: int, start: int = 0, *, baseline: bool = False
+        context: Context, count: int, seed: int, start: int = 0, *, graph: str = SCENARIOS_GRAPH
     ) -> np.ndarray:
         paths = local_model.draw(context, count, seed, start)
-        if not broken or baseline:
+        if not broken or graph == BASELINE_GRAPH:
             return paths
         center = context.features[None, :, None].astype(np.float32)
         return center + 10.0 * (paths - center)

@@ -384,6 +384,10 @@ class Degradation(_message.Message):
         shadow prices, and the value of perfect information is that of this
         decision.
         """
+        STUDENT_SAMPLER: Degradation._Rung.ValueType  # 4
+        """Scenarios of a student of the model, which takes the same noise in fewer
+        calls of its network: `scenario_origin` names it.
+        """
 
     class Rung(_Rung, metaclass=_RungEnumTypeWrapper):
         """Ways of answering cheaper."""
@@ -400,6 +404,10 @@ class Degradation(_message.Message):
     """The decision of a learned map, where its gate trusts it: there are no
     shadow prices, and the value of perfect information is that of this
     decision.
+    """
+    STUDENT_SAMPLER: Degradation.Rung.ValueType  # 4
+    """Scenarios of a student of the model, which takes the same noise in fewer
+    calls of its network: `scenario_origin` names it.
     """
 
     RUNGS_FIELD_NUMBER: _builtins.int
@@ -479,6 +487,11 @@ class ScenarioOrigin(_message.Message):
         """
         CALLER: ScenarioOrigin._Source.ValueType  # 3
         """The caller."""
+        STUDENT: ScenarioOrigin._Source.ValueType  # 4
+        """A student of the model that the answer names, because of load
+        (`degradation`). It takes the same noise: scenario i of a seed is near
+        the model's.
+        """
 
     class Source(_Source, metaclass=_SourceEnumTypeWrapper):
         """Kinds of makers."""
@@ -493,24 +506,35 @@ class ScenarioOrigin(_message.Message):
     """
     CALLER: ScenarioOrigin.Source.ValueType  # 3
     """The caller."""
+    STUDENT: ScenarioOrigin.Source.ValueType  # 4
+    """A student of the model that the answer names, because of load
+    (`degradation`). It takes the same noise: scenario i of a seed is near
+    the model's.
+    """
 
     SOURCE_FIELD_NUMBER: _builtins.int
     BASELINE_FIELD_NUMBER: _builtins.int
+    STUDENT_FIELD_NUMBER: _builtins.int
     source: Global___ScenarioOrigin.Source.ValueType
     """The maker."""
     baseline: _builtins.str
     """Name of the baseline, "gaussian": the model's mean, size, covariance and
     marginals without its network. Empty unless `source` is BASELINE.
     """
+    @_builtins.property
+    def student(self) -> Global___ModelReference:
+        """The student that drew. Unset unless `source` is STUDENT."""
+
     def __init__(
         self,
         *,
         source: Global___ScenarioOrigin.Source.ValueType = ...,
         baseline: _builtins.str = ...,
+        student: Global___ModelReference | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["student", b"student"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "source", b"source", "student", b"student"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
