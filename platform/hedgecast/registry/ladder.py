@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+import logging
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -27,6 +28,8 @@ from hedgecast.registry.graphs import student_graph
 
 LADDER_FILE = "ladder.json"
 FORMAT = 1
+
+log = logging.getLogger(__name__)
 
 
 class Rung(enum.Enum):
@@ -135,12 +138,14 @@ class MeasuredLadder(Config):
 
     @classmethod
     def read(cls, folder: Path, fingerprint: str) -> Self | None:
-        """The record beside the bundle in ``folder``; None: nothing was measured.
+        """The record beside the bundle in ``folder``; None: nothing was measured of this bundle.
+
+        Figures of another bundle are none, and a line in the log says so: the version is served all the same.
 
         Raises
         ------
         BundleError
-            It cannot be read, or it is another bundle's.
+            It cannot be read, or is of another layout.
         """
         path = folder / LADDER_FILE
         try:
@@ -151,12 +156,19 @@ class MeasuredLadder(Config):
             raise BundleError(
                 f"{path} cannot be read: {error}; measure it again", file=LADDER_FILE
             ) from error
-        if found.format != FORMAT or found.fingerprint != fingerprint:
+        if found.format != FORMAT:
             raise BundleError(
-                f"{path} is of format {found.format} and bundle {found.fingerprint[:12]}, this is format "
-                f"{FORMAT} and bundle {fingerprint[:12]}: measure it again",
+                f"{path} has format {found.format}, this version reads {FORMAT}: measure it again",
                 file=LADDER_FILE,
             )
+        if found.fingerprint != fingerprint:
+            log.warning(
+                "%s is of bundle %s, this is %s: measure it again",
+                path,
+                found.fingerprint[:12],
+                fingerprint[:12],
+            )
+            return None
         return found
 
     def write(self, folder: Path) -> Path:

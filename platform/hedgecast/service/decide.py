@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hedgecast.core.errors import ConfigError, DataError, ShapeError
+from hedgecast.core.errors import ConfigError, DataError, ShapeError, UnavailableError
 from hedgecast.programs.program import TwoStageProgram
 from hedgecast.registry.graphs import BASELINE_GRAPH, SCENARIOS_GRAPH
 from hedgecast.registry.ladder import Rung
@@ -51,11 +51,14 @@ class ServedModel:
 
         Raises
         ------
+        UnavailableError
+            It is to be answered cheaper by figures that are not this model's.
         DataError
             A column is missing or unknown, or the rows make no context.
         ShapeError
             A given parameter, or a candidate's variable, is unknown or of another shape.
         """
+        self._check_measured(query)
         if query.own is not None:
             check_own(query.own, self.description.series, self.description.step_seconds)
             self._check_program(query, query.own.paths.shape[1])
@@ -88,6 +91,14 @@ class ServedModel:
     def after(self, judged: Judgement, paths: NDArray[np.float32]) -> Judgement:
         """The same once the scenarios are there, or another source to draw from; see `Safety.after`."""
         return judged if self.safety is None else self.safety.after(judged, paths)
+
+    def _check_measured(self, query: Query[Any]) -> None:
+        cost = query.degradation if isinstance(query, DecideQuery) else None
+        if cost is not None and cost not in self.description.ladder:
+            raise UnavailableError(
+                f"{self.description.full_name} was replaced by another model of this version, of which it is "
+                f"not known what {' and '.join(cost.rungs)} costs: try again"
+            )
 
     def _check_program(self, query: Query[Any], num_steps: int) -> None:
         try:

@@ -77,6 +77,7 @@ class Ladder:
         self._calm_since: float | None = None
         self._under_way = 0
         self._wait = 0.0
+        self._unmeasured: set[tuple[str, str, int]] = set()
 
     @property
     def step(self) -> Step | None:
@@ -121,24 +122,27 @@ class Ladder:
             self._follow()
 
     def applied(self, query: DecideQuery, model: ModelDescription, *, refuses: bool) -> DecideQuery:
-        """The query as it is answered at the step in use.
+        """The query as it is answered at the step in use, or at the highest below it that was measured.
 
         Unchanged where the step would change nothing: no more scenarios are asked for than the step gives, or
-        they are the caller's own. Unchanged, too, where the step was not measured for the model.
+        they are the caller's own. Unchanged, too, where no step so low was measured for the model. Otherwise
+        it names the model by its version: another one that takes over now has other figures.
 
         Raises
         ------
         OverloadedError
             The caller refuses anything but a full answer.
         """
-        step = self.step
-        if step is None or query.own is not None or query.validate_only:
+        if query.own is not None or query.validate_only:
             return query
-        cost = measured(model.ladder, step.rungs, self._settings.ladder_scenarios)
+        found = self._measured(model)
+        if found is None:
+            return query
+        step, cost = found
         rungs = step.rungs
         if query.scenario_count <= self._settings.ladder_scenarios:
             rungs = rungs - {Rung.FEWER_SCENARIOS}
-        if not rungs or cost is None:
+        if not rungs:
             return query
         if refuses:
             raise OverloadedError(
@@ -148,7 +152,29 @@ class Ladder:
             )
         fewer = Rung.FEWER_SCENARIOS in rungs
         count = self._settings.ladder_scenarios if fewer else query.scenario_count
-        return dataclasses.replace(query, scenario_count=count, rungs=rungs, degradation=cost)
+        return dataclasses.replace(
+            query, model=model.full_name, scenario_count=count, rungs=rungs, degradation=cost
+        )
+
+    def _measured(self, model: ModelDescription) -> tuple[Step, MeasuredStep] | None:
+        """The highest step up to the one in use that was measured for the model, and what it costs."""
+        for step in reversed(self._steps[: self._at]):
+            cost = measured(model.ladder, step.rungs, self._settings.ladder_scenarios)
+            if cost is not None:
+                return step, cost
+            self._note_unmeasured(model, step)
+        return None
+
+    def _note_unmeasured(self, model: ModelDescription, step: Step) -> None:
+        """Once for each: a version that came later is answered dearer than its operator may think."""
+        key = (model.full_name, model.fingerprint, step.number)
+        if key not in self._unmeasured:
+            self._unmeasured.add(key)
+            log.warning(
+                "%s is not answered at %s, which was not measured for it: run hedgecast measure-ladder",
+                model.full_name,
+                step,
+            )
 
     def _follow(self) -> None:
         reached = max((step.number for step in self._steps if self._over(step.starts, 1.0)), default=0)

@@ -39,10 +39,13 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [LADDER_FILE]
 
 
-def test_another_bundles_record_is_refused(tmp_path: Path) -> None:
+def test_another_bundles_record_is_none_of_this_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     LADDER.write(tmp_path)
-    with pytest.raises(BundleError, match="measure it again"):
-        MeasuredLadder.read(tmp_path, "0" * 64)
+    assert MeasuredLadder.read(tmp_path, "0" * 64) is None
+    assert "is of bundle ffffffffffff, this is 000000000000: measure it again" in caplog.text
+    dataclasses.replace(LADDER, format=FORMAT + 1).write(tmp_path)
+    with pytest.raises(BundleError, match="has format 2, this version reads 1"):
+        MeasuredLadder.read(tmp_path, "f" * 64)
 
 
 @pytest.mark.parametrize(

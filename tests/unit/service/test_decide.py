@@ -8,9 +8,10 @@ import cvxpy as cp
 import numpy as np
 import pytest
 
-from hedgecast.core.errors import DataError, DeadlineError, ModelNotFoundError, ShapeError
+from hedgecast.core.errors import DataError, DeadlineError, ModelNotFoundError, ShapeError, UnavailableError
 from hedgecast.programs.program import TwoStageProgram
 from hedgecast.programs.risk import Risk
+from hedgecast.registry.ladder import MeasuredStep
 from hedgecast.rpc.codec import EMPTY_ROWS, NamedRows
 from hedgecast.service.budget import Budget
 from hedgecast.service.local import LocalModel
@@ -55,6 +56,27 @@ def test_columns_must_be_the_models(query: DecideQuery, local_model: LocalModel)
     known = NamedRows(query.history.times, {"load": load})
     with pytest.raises(DataError, match="known has column"):
         local_model.model.prepare(dataclasses.replace(query, known=known))
+
+
+def test_a_cheaper_answer_needs_figures_of_this_very_model(
+    query: DecideQuery, local_model: LocalModel
+) -> None:
+    cost = MeasuredStep(
+        rungs=("fewer_scenarios",), regret_increase=3.0, lower_bound=1.0, upper_bound=5.0, confidence=0.95,
+        reference_regret=40.0, num_days=84, first_day="2021-07-01", last_day="2021-09-22", num_scenarios=20,
+        reference_scenarios=200, measured_time="2021-10-01T00:00:00Z",
+    )  # fmt: skip
+    asked = dataclasses.replace(query, rungs=cost.kinds, degradation=cost)
+    other = dataclasses.replace(cost, regret_increase=2.0)
+    described = local_model.model.description
+    for known in ((), (other,)):
+        model = dataclasses.replace(
+            local_model.model, description=dataclasses.replace(described, ladder=known)
+        )
+        with pytest.raises(UnavailableError, match="last_day@3 was replaced by another model"):
+            model.prepare(asked)
+    own = dataclasses.replace(described, ladder=(other, cost))
+    assert dataclasses.replace(local_model.model, description=own).prepare(asked) is not None
 
 
 def test_given_parameters_must_be_the_programs(query: DecideQuery, local_model: LocalModel) -> None:
