@@ -26,15 +26,26 @@ from mlflow import MlflowClient
 from hedgecast.client import Client, DecisionAnswer
 from hedgecast.data.datasets import load_table
 from hedgecast.data.features import features
+from hedgecast.registry.attachments import attach
 from hedgecast.registry.bundle import Bundle
+from hedgecast.registry.ladder import FORMAT, MeasuredLadder, MeasuredStep
 from hedgecast.registry.package import package
+from hedgecast.registry.session import ScenarioSession
 from hedgecast.registry.store import ModelStore
+from hedgecast.registry.student import student_of, write_graph
+from hedgecast.rpc.codec import NamedRows
 from hedgecast.service.background import background_server
 from hedgecast.service.bundles import local_model
 from hedgecast.service.local import LocalBackend
 from hedgecast.service.models import BundleReference
 from hedgecast.service.settings import load_settings
-from hedgecast.testing import TinyModel, made_up_days, make_tiny_model, passing_metrics
+from hedgecast.testing import (
+    TinyModel,
+    made_up_days,
+    make_tiny_model,
+    make_tiny_student,
+    passing_metrics,
+)
 from hedgecast_workers.models import registered
 from hedgecast_workers.plan import ServePlan
 from hedgecast_workers.processes import end, family
@@ -47,6 +58,13 @@ pytestmark = [
 
 PATIENCE_SECONDS = 300.0
 CALLERS, SEEDS, SCENARIOS = 4, 8, 60
+# Under way at once: far more than the ordinary callers are, and from where on a student draws.
+CROWD, MANY = 16, 12
+STEP = MeasuredStep(
+    rungs=("student_sampler",), regret_increase=2.0, lower_bound=1.0, upper_bound=3.0, confidence=0.95,
+    reference_regret=40.0, num_days=84, first_day="2021-07-01", last_day="2021-09-22", num_scenarios=200,
+    reference_scenarios=200, measured_time="2021-10-01T00:00:00Z",
+)  # fmt: skip
 # Serves the plan on standard input until that ends.
 DRIVER = """
 import json, logging, os, sys
@@ -85,6 +103,8 @@ class Service:
     tiny: TinyModel
     home: Path
     here: str
+    student: Bundle
+    """Draws for version 1 under load."""
 
     def replicas(self, name: str) -> list[psutil.Process]:
         """Processes of a deployment's replicas."""
@@ -116,13 +136,13 @@ class Service:
 class Load:
     """Callers that ask one after the other, with seeds in turn, until they are told to stop."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, callers: int = CALLERS) -> None:
         self._service = service
         self._stopped = threading.Event()
         self._seeds = itertools.cycle(range(SEEDS))
         self.answers: list[tuple[int, DecisionAnswer]] = []
-        self._pool = ThreadPoolExecutor(CALLERS)
-        self._callers = [self._pool.submit(self._call) for _ in range(CALLERS)]
+        self._pool = ThreadPoolExecutor(callers)
+        self._callers = [self._pool.submit(self._call) for _ in range(callers)]
 
     def _call(self) -> None:
         with Client(self._service.address, retries=0, deadline_seconds=PATIENCE_SECONDS) as client:
@@ -181,13 +201,22 @@ def _second(tiny: TinyModel, folder: Path) -> Bundle:
 def service(head: Head, tiny: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("registry")
     store = ModelStore(folder / "home")
+    # Before the network is changed.
+    student = make_tiny_student(tiny, folder / "student")
     bundles = [tiny.bundle, _second(tiny, folder / "second")]
-    for bundle in bundles:
+    for bundle in (*bundles, student):
         store.register(bundle)
     _promote(folder / "home", 1)
+    _measured(store, tiny.bundle, student, folder)
     plan = ServePlan(
         bundle=registered("tiny@champion", str(folder / "home"), folder / "fetched"),
-        settings=load_settings(port=0, takeover_seconds=0.5, default_deadline_seconds=PATIENCE_SECONDS),
+        settings=load_settings(
+            port=0,
+            takeover_seconds=0.5,
+            default_deadline_seconds=PATIENCE_SECONDS,
+            ladder=f"student_sampler:{MANY}",
+            ladder_hold_seconds=1.0,
+        ),
     )
     backend = LocalBackend(
         [
@@ -210,7 +239,7 @@ def service(head: Head, tiny: TinyModel, tmp_path_factory: pytest.TempPathFactor
         line = process.stdout.readline()
         assert line, "the service did not start"
         with background_server(backend, load_settings(port=0)) as here:
-            yield Service(json.loads(line)["address"], head, tiny, folder / "home", here)
+            yield Service(json.loads(line)["address"], head, tiny, folder / "home", here, student)
     finally:
         started = family(process.pid)
         process.stdin.close()
@@ -218,6 +247,15 @@ def service(head: Head, tiny: TinyModel, tmp_path_factory: pytest.TempPathFactor
         process.stdout.close()
         process.wait()
         backend.close()
+
+
+def _measured(store: ModelStore, teacher: Bundle, bundle: Bundle, folder: Path) -> None:
+    """Version 3 beside version 1, as its student, with made-up figures."""
+    student = student_of(bundle, store.resolve("tiny@3"), teacher)
+    record = MeasuredLadder(
+        format=FORMAT, fingerprint=teacher.manifest.fingerprint, steps=(STEP,), student=student
+    )
+    attach(store, "tiny@1", write_graph(student, bundle, folder), record.write(folder))
 
 
 def _promote(home: Path, version: int) -> None:
@@ -236,6 +274,29 @@ def _check(service: Service, answers: list[tuple[int, DecisionAnswer]]) -> None:
             assert answer.model_fingerprint == right.model_fingerprint
             assert answer.scenario_fingerprint == right.scenario_fingerprint
             np.testing.assert_allclose(answer.decision["schedule"], right.decision["schedule"], rtol=1e-6)
+
+
+def test_under_load_a_student_draws_and_the_answer_says_so(service: Service) -> None:
+    with Client(service.address, retries=0, deadline_seconds=PATIENCE_SECONDS) as client:
+        assert service.ask(client, "tiny@champion", 0).degradation is None
+        load = Load(service, CROWD)
+        load.wait_for(
+            lambda: sum(a.degradation is not None for _, a in load.answers) >= 3 * SEEDS, "cheaper answers"
+        )
+        answers = load.stop()
+        _wait(lambda: service.ask(client, "tiny@champion", 0).degradation is None, "full answers again")
+    session, rows = ScenarioSession(service.student), service.rows()
+    history = NamedRows(times=rows["history_times"], columns=rows["history"])  # type: ignore[arg-type]
+    known = NamedRows(times=rows["known_times"], columns=rows["known"])  # type: ignore[arg-type]
+    drawn = [session.scenarios(history, known, SCENARIOS, seed).fingerprint() for seed in range(SEEDS)]
+    for seed, answer in answers:
+        cheaper = answer.degradation
+        if cheaper is not None:
+            assert (cheaper.rungs, cheaper.regret_increase) == (("STUDENT_SAMPLER",), 2.0)
+            assert (answer.model, answer.student, answer.scenario_source) == ("tiny@1", "tiny@3", "STUDENT")
+            assert answer.student_fingerprint == service.student.manifest.fingerprint
+            assert answer.scenario_fingerprint == drawn[seed]
+    _check(service, [(seed, answer) for seed, answer in answers if answer.degradation is None])
 
 
 def test_a_new_champion_takes_over_with_no_failed_request(service: Service) -> None:
