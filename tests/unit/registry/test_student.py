@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,12 +79,12 @@ def test_who_takes_or_gives_something_else_is_refused(
     trained: TinyModel, taught: Bundle, tmp_path: Path, changed: str
 ) -> None:
     shape = taught.manifest.generator.to_dict()
-    changes = {
+    changes: dict[str, dict[str, Any]] = {
         "precision": {"generator": {**shape, "precision": "float16"}},
         "names": {"generator": {**shape, "names": ["wind_gw"]}},
         "schema": {"schema": {**taught.manifest.schema, "history": taught.manifest.schema["history"] + 1}},
-    }[changed]
-    other = altered_bundle(taught, tmp_path / "other", **changes)
+    }
+    other = altered_bundle(taught, tmp_path / "other", **changes[changed])
     with pytest.raises(BundleError, match="takes other contexts"):
         student_of(other, VERSION, trained.bundle)
 
