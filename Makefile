@@ -76,24 +76,39 @@ bench-decisions: install  ## methods on the benchmark tasks, hours; goes on wher
 	$(BIN)/python -m pip install --quiet --no-deps 'skfolio>=1.12,<2' 'plotly>=6'
 	$(BIN)/python benchmarks/bench_decisions.py
 
-# Takes minutes and gigabytes: torch, Ray and the compiled loops, in a folder of its own.
-test-images: install  ## the install steps of the client's and the CPU image, without Docker
+# Takes minutes and gigabytes: torch, Ray, CUDA's libraries and the compiled loops, in a folder of its own.
+test-images: install  ## the install steps of the three images, without Docker, and what they start
 	rm -rf build/images
 	$(BIN)/python deploy/image_steps.py deploy/Dockerfile.client build/images/client
 	$(BIN)/python deploy/image_steps.py deploy/Dockerfile.ray-cpu build/images/ray-cpu
-	build/images/ray-cpu/opt/hedgecast/bin/ray --version
+	$(BIN)/python deploy/image_steps.py deploy/Dockerfile.ray-gpu build/images/ray-gpu
 
-test-no-ray: install  ## unit tests where no process can import Ray
-	PYTHONPATH=deploy/no_ray $(BIN)/python -m pytest tests/unit
+# All unit tests, before a release; with PART=1 those of CI, which meet what the two are about.
+NO_RAY_PART := tests/unit/cli tests/unit/client tests/unit/core tests/unit/rpc \
+  tests/unit/learning/test_trainers.py tests/unit/service/test_server.py
+LOWEST_PART := tests/unit/core tests/unit/rpc tests/unit/outcomes tests/unit/client
 
-test-lowest:  ## unit tests with the oldest versions that pyproject.toml promises, in build/lowest
+test-no-ray: install  ## unit tests where no process can import Ray (PART=1: those of CI)
+	PYTHONPATH=$(CURDIR)/deploy/no_ray$${PYTHONPATH:+:$$PYTHONPATH} \
+	  $(BIN)/python -m pytest $(if $(PART),$(NO_RAY_PART),tests/unit)
+
+# With PART=1 torch is the tested one: the index has the oldest for CUDA alone, gigabytes of it.
+LOWEST_TORCH = $(if $(PART),constraints.txt,constraints-lowest.txt)
+# What the tests themselves need is promised to nobody.
+LOWEST_TOOLS = pytest pytest-timeout hypothesis beartype PyYAML
+
+test-lowest:  ## unit tests with the oldest versions that pyproject.toml promises, in build/lowest (PART=1: those of CI)
 	rm -rf build/lowest
 	$(PYTHON) -m venv build/lowest
-	build/lowest/bin/python -m pip install --quiet -c deploy/constraints-lowest.txt torch
-	build/lowest/bin/python -m pip install --quiet -c deploy/constraints-lowest.txt \
-	  -e '.[library,cluster,cpu,files,sppy,tracing]' pytest pytest-timeout hypothesis beartype cryptography PyYAML
-	# Old packages use what newer ones of others deprecate, which is not ours to mend.
-	build/lowest/bin/python -m pytest -W default::DeprecationWarning tests/unit
+	build/lowest/bin/python -m pip install --quiet -c deploy/$(LOWEST_TORCH) torch
+	$(if $(PART),grep -v '^torch=' ,cat )deploy/constraints-lowest.txt > build/lowest/constraints.txt
+	build/lowest/bin/python -m pip install --quiet -c build/lowest/constraints.txt \
+	  -e '.[library,cluster,cpu,files,sppy,tracing]' cryptography \
+	  $(foreach tool,$(LOWEST_TOOLS),$(shell grep '^$(tool)=' deploy/constraints.txt))
+	# Old packages use what newer ones of others deprecate, which is not ours to mend. The compiled loops of
+	# old versions lie apart: those of .venv would be compiled anew after them.
+	NUMBA_CACHE_DIR=$(CURDIR)/build/lowest/numba build/lowest/bin/python -m pytest -W default::DeprecationWarning \
+	  $(if $(PART),$(LOWEST_PART),tests/unit)
 
 dist-check: install  ## wheel and sdist into dist/, installed and used as a stranger would
 	$(BIN)/python deploy/dist_check.py dist

@@ -2,8 +2,8 @@
 
     python deploy/dist_check.py dist
 
-``make dist-check`` runs this. The wheel is installed into a fresh environment, away from the source tree; the
-source distribution is built again into a wheel, which must hold the same files.
+``make dist-check`` runs this. Both are installed into fresh environments, away from the source tree; the wheel
+that the source distribution gives must hold the same files.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def wheel_of(source: Path, folder: Path) -> Path:
     return wheel
 
 
-def install(wheel: Path, folder: Path) -> str:
-    """VERSION and place of the package once the wheel is in a fresh environment below ``folder``.
+def install(distribution: Path, folder: Path) -> str:
+    """VERSION and place of the package once it is in a fresh environment below ``folder``.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def install(wheel: Path, folder: Path) -> str:
     python = folder / "venv" / "bin" / "python"
     constraints = ROOT / "deploy" / "constraints.txt"
     for command in (
-        [str(python), "-m", "pip", "install", "--quiet", "-c", str(constraints), str(wheel.resolve())],
+        [str(python), "-m", "pip", "install", "--quiet", "-c", str(constraints), str(distribution.resolve())],
         [str(folder / "venv" / "bin" / "hedgecast"), "--help"],
     ):
         subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
@@ -88,12 +88,13 @@ def main() -> int:
             print(f"the source distribution gives another wheel: {sorted(dict(different))}", file=sys.stderr)
             return 1
     print(f"{source.name} gives the same {len(contents(wheel))} files as {wheel.name}")
-    with tempfile.TemporaryDirectory(prefix="hedgecast-") as folder:
-        version, place = install(wheel, Path(folder)).split()
-        if not place.startswith(folder):
-            print(f"imported from {place}, not from the wheel", file=sys.stderr)
-            return 1
-    print(f"{wheel.name} installs into a fresh environment and runs: {version}")
+    for distribution in (wheel, source):
+        with tempfile.TemporaryDirectory(prefix="hedgecast-") as folder:
+            version, place = install(distribution, Path(folder)).split()
+            if not place.startswith(folder):
+                print(f"imported from {place}, not from {distribution.name}", file=sys.stderr)
+                return 1
+        print(f"{distribution.name} installs into a fresh environment and runs: {version}")
     return 0
 
 

@@ -2,15 +2,17 @@
 
     python deploy/image_steps.py deploy/Dockerfile.client FOLDER
 
-``make test-images`` does this for the images that a machine without Docker can try. Absolute paths of the
-image lie below FOLDER and ``python`` is this interpreter. The stage that runs (users, packages of Debian) is
-not executed: it needs root and a container.
+``make test-images`` does this for every image. Absolute paths of the image lie below FOLDER and ``python`` is
+this interpreter. The stage that runs (users, packages of Debian) is not executed: it needs root and a
+container. What it starts is, with its environment, and so is every command that its extras promise.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -21,7 +23,22 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 # Folders of the image that its build stage writes.
-PLACES = ("/opt/hedgecast", "/var/cache/hedgecast", "/src")
+PLACES = ("/opt/hedgecast", "/var/cache/hedgecast", "/var/lib/hedgecast", "/src")
+# Loads what the entry points name, as their callers would, and says how many there are.
+_ENTRIES = """
+import importlib.metadata
+found = importlib.metadata.distribution("hedgecast").entry_points
+print(len([entry.load() for entry in found]), "entry points load")
+"""
+# The library for CUDA is there, and all that it is linked to but the driver, which is the host's.
+_PROVIDER = """
+import pathlib, subprocess, sys, onnxruntime
+assert "CUDAExecutionProvider" in onnxruntime.get_available_providers(), "a build of ONNX Runtime for CPUs"
+library = pathlib.Path(onnxruntime.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
+linked = subprocess.run(["ldd", library], capture_output=True, text=True, check=True).stdout
+missing = [line.split()[0] for line in linked.splitlines() if line.endswith("not found")]
+sys.exit(f"not found: {missing}" if set(missing) - {"libcuda.so.1"} else None)
+"""
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.nbi", "*.nbc", "*.egg-info")
 
 
@@ -112,6 +129,52 @@ def build(dockerfile: Path, folder: Path) -> Path:
     return Path(_mapped("/opt/hedgecast", folder))
 
 
+def check(dockerfile: Path, folder: Path) -> None:
+    """Run what an image that `build` left below ``folder`` starts with, and the commands that it promises.
+
+    Raises
+    ------
+    subprocess.CalledProcessError
+        One of them failed, or an entry point does not load.
+    ValueError
+        The image has no such command.
+    """
+    build_stage, run_stage = read(dockerfile)[1]
+    variables = {**os.environ, **environment_of(run_stage, folder)}
+    variables.pop("PYTHONPATH", None)
+    extras = set(re.findall(r"[a-z]+", "".join(re.findall(r"\.\[(.*?)\]", " ".join(build_stage.all("RUN"))))))
+    started = [
+        word for name in ("ENTRYPOINT", "CMD") for text in run_stage.all(name) for word in json.loads(text)
+    ]
+    commands = [started, ["hedgecast", "--version"], ["hedgecast", "decide", "--help"]]
+    if {"library", "cluster"} <= extras:
+        commands += [
+            ["python", "-c", _ENTRIES],
+            ["python", "-m", "hedgecast.service.probe", "--help"],
+            ["python", "-m", "hedgecast.registry.backup", "--help"],
+            ["python", "-c", "from hedgecast_workers.application import build"],
+            ["ray", "--version"],
+        ]
+    if "gpu" in extras:
+        commands.append(["python", "-c", _PROVIDER])
+    for command in commands:
+        print("runs:", shlex.join(command).splitlines()[0], flush=True)
+        path = shutil.which(command[0], path=variables["PATH"])
+        if path is None or not Path(path).is_relative_to(folder):
+            raise ValueError(f"the image has no command {command[0]}: found {path}")
+        subprocess.run([path, *command[1:]], cwd=folder, env=variables, check=True)
+
+
+def environment_of(stage: Stage, folder: Path) -> dict[str, str]:
+    """Variables that the stage sets, its paths below ``folder``; ``$PATH`` is this process's."""
+    variables: dict[str, str] = {}
+    for instruction in stage.instructions:
+        if instruction.name == "ENV":
+            for name, value in _pairs(instruction):
+                variables[name] = _mapped(value, folder).replace("$PATH", os.environ["PATH"])
+    return variables
+
+
 def _instructions(text: str) -> Iterator[Instruction]:
     begun, parts = 0, list[str]()
     for number, line in enumerate(text.splitlines(), 1):
@@ -155,14 +218,14 @@ def _copy(words: list[str], work: Path) -> None:
 
 
 def main() -> int:
-    """Build below a folder and say which console commands are there."""
+    """Build below a folder and run what is there."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("dockerfile", type=Path)
     parser.add_argument("folder", type=Path)
     asked = parser.parse_args()
-    environment = build(asked.dockerfile, asked.folder.resolve())
-    for command in ("--version", "--help"):
-        subprocess.run([environment / "bin" / "hedgecast", command], cwd=asked.folder, check=True)
+    folder = asked.folder.resolve()
+    build(asked.dockerfile, folder)
+    check(asked.dockerfile, folder)
     return 0
 
 

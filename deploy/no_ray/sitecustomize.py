@@ -1,27 +1,35 @@
-"""As where Ray is not installed: ``PYTHONPATH=deploy/no_ray`` blocks it in every process that starts below.
+"""As where Ray is not installed: ``PYTHONPATH=.../deploy/no_ray`` hides it from every process below.
 
 Python imports a module of this name when it starts, so that commands that tests start are bound by it,
-too. Of ``make test-no-ray``: the library must work without its cluster.
+too; the path must be absolute, since these start in folders of their own. Of ``make test-no-ray``: the
+library must work without its cluster.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from importlib.machinery import ModuleSpec
+from collections.abc import Iterable, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.metadata import DistributionFinder, PathDistribution
 from types import ModuleType
 
 
-class _NoRay:
-    """Finds nothing, and refuses Ray."""
+class _WithoutRay(PathFinder):
+    """Finds what lies on the path, but no Ray, neither for an import nor for who only looks."""
 
+    @classmethod
     def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+        cls, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        del path, target
-        if name.partition(".")[0] == "ray":
-            raise ModuleNotFoundError("No module named 'ray' (blocked by deploy/no_ray)", name="ray")
-        return None
+        if fullname.partition(".")[0] == "ray":
+            return None
+        return super().find_spec(fullname, path, target)
+
+    @classmethod
+    def find_distributions(cls, context: DistributionFinder.Context) -> Iterable[PathDistribution]:  # type: ignore[override]
+        if (context.name or "").lower() == "ray":
+            return ()
+        return super().find_distributions(context)
 
 
-sys.meta_path.insert(0, _NoRay())
+sys.meta_path[sys.meta_path.index(PathFinder)] = _WithoutRay

@@ -33,7 +33,7 @@ image_steps = _image_steps()
 
 def _lint(path: Path) -> subprocess.CompletedProcess[str]:
     linter = Path(sys.executable).parent / "hadolint"
-    command = [linter, "--no-color", "--failure-threshold", "style", path]
+    command = [str(linter), "--no-color", "--failure-threshold", "style", str(path)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -107,6 +107,7 @@ def test_the_build_context_holds_what_is_copied() -> None:
 def test_the_steps_of_the_client_image_give_a_working_command(tmp_path: Path) -> None:
     environment = image_steps.build(ROOT / "deploy" / "Dockerfile.client", tmp_path)
     assert environment == tmp_path / "opt" / "hedgecast"
+    image_steps.check(ROOT / "deploy" / "Dockerfile.client", tmp_path)
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -123,6 +124,28 @@ def test_the_steps_of_the_client_image_give_a_working_command(tmp_path: Path) ->
     path, version = where.stdout.split()
     assert Path(path).is_relative_to(environment), "the source tree, not the installed package"
     assert version == run(command, "--version").stdout.strip()
+
+
+def test_a_command_that_an_image_lacks_is_an_error(tmp_path: Path) -> None:
+    folder = tmp_path / "opt" / "hedgecast" / "bin"
+    folder.mkdir(parents=True)
+    (folder / "hedgecast").write_text('#!/bin/sh\ntest "$1" = --help\n', encoding="utf-8")
+    (folder / "hedgecast").chmod(0o755)
+    # What the image starts runs; --version fails.
+    with pytest.raises(subprocess.CalledProcessError, match="--version"):
+        image_steps.check(ROOT / "deploy" / "Dockerfile.client", tmp_path)
+    (folder / "hedgecast").unlink()
+    with pytest.raises(ValueError, match="no command hedgecast"):
+        image_steps.check(ROOT / "deploy" / "Dockerfile.client", tmp_path)
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=NAMES)
+def test_paths_of_the_environment_lie_below_the_folder(dockerfile: Path, tmp_path: Path) -> None:
+    run = image_steps.read(dockerfile)[1][1]
+    found = image_steps.environment_of(run, tmp_path)
+    assert found["PATH"] == f"{tmp_path}/opt/hedgecast/bin:{os.environ['PATH']}"
+    for name in {"HEDGECAST_HOME", "HEDGECAST_CACHE", "NUMBA_CACHE_DIR", "LD_LIBRARY_PATH"} & set(found):
+        assert all(path.startswith(f"{tmp_path}/") for path in found[name].split(":")), name
 
 
 def test_a_failing_step_is_an_error(tmp_path: Path) -> None:

@@ -193,15 +193,36 @@ def test_the_inventory_names_every_package_with_its_version(tmp_path: Path) -> N
         assert found[name] == distribution.version
 
 
-def test_a_process_without_ray_has_none_and_lets_the_rest_through() -> None:
+def test_a_process_without_ray_has_none_and_lets_the_rest_through(tmp_path: Path) -> None:
     code = (
         "import numpy, hedgecast, hedgecast_workers.plan\n"
-        "import importlib.util, subprocess, sys\n"
-        "try:\n    import ray\nexcept ModuleNotFoundError as error:\n    print(error.name)\n"
+        "import importlib.metadata as metadata, importlib.util\n"
+        "try:\n    import ray.serve\nexcept ModuleNotFoundError as error:\n    print(error.name)\n"
+        "print([found.version for found in metadata.distributions(name='ray')])\n"
+        "print(importlib.util.find_spec('ray'), metadata.version('numpy') == numpy.__version__)\n"
     )
     paths = [str(ROOT / "deploy" / "no_ray"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    # Of a process that starts another, elsewhere.
+    outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}], check=True)"
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", outer],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    assert done.stdout.split() == ["ray"]
+    assert done.stdout.split() == ["ray", "[]", "None", "True"]
+
+
+def test_ci_runs_the_jobs_of_a_release() -> None:
+    """A target that nobody runs is no promise: each is in .ci/run, or in the list before a release."""
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    jobs = re.findall(r"^make ([a-z-]+)", script, re.MULTILINE)
+    assert jobs == ["check", "test", "dist-check", "test-no-ray", "test-lowest"]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for part in re.findall(r"^(?:NO_RAY|LOWEST)_PART := ((?:.*\\\n)*.*)$", makefile, re.MULTILINE):
+        paths = [word for word in part.split() if word != "\\"]
+        assert paths
+        assert [path for path in paths if not (ROOT / path).exists()] == []
