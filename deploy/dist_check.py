@@ -2,8 +2,8 @@
 
     python deploy/dist_check.py dist
 
-``make dist-check`` runs this. Both are installed into fresh environments, away from the source tree; the wheel
-that the source distribution gives must hold the same files.
+``make dist-check`` runs this. Both are installed into fresh environments, away from the source tree; the
+wheel that the source distribution gives must hold the same files.
 """
 
 from __future__ import annotations

@@ -1,12 +1,17 @@
-"""How many CPUs workers may hold of a cluster that is there; `tests/e2e` has real ones."""
+"""How many CPUs workers may hold of a cluster that is there, and no Ray at all; `tests/e2e` has real ones."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from hedgecast.core.errors import ConfigError
+from hedgecast.testing import write_tiny_study
 from hedgecast_workers import cluster as module
 from hedgecast_workers.cluster import cluster
 
@@ -43,3 +48,30 @@ def test_one_cpu_is_not_enough_for_a_worker_and_its_data(resources: dict[str, fl
     resources["CPU"] = 1.0
     with pytest.raises(ConfigError, match="ask for fewer workers"), cluster(None):
         pytest.fail("it was let in")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("tune", "tiny.toml", "--trials", "1"),
+        ("serve", "--bundle", "."),
+        ("train", "tiny.toml", "--workers", "2"),
+        ("demo", "--output", "demo"),
+    ],
+)
+def test_a_command_that_needs_ray_says_so_where_there_is_none(tmp_path: Path, words: tuple[str, ...]) -> None:
+    write_tiny_study(tmp_path)
+    blocker = Path(__file__).parents[2] / "deploy" / "no_ray"
+    paths = [str(blocker), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "HEDGECAST_HOME": str(tmp_path),
+    }
+    done = subprocess.run(
+        [Path(sys.executable).parent / "hedgecast", *words],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "MISSING_DEPENDENCY: ray is missing, pip install 'hedgecast[library,cluster,cpu]'" in done.stderr
+    assert "Traceback" not in done.stderr

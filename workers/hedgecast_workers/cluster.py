@@ -6,6 +6,7 @@ Nothing here imports Ray before its environment is set: Ray reads it once, when 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import os
 import secrets
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 
 import psutil
 
-from hedgecast.core.errors import ConfigError, UnavailableError
+from hedgecast.core.errors import ConfigError, DependencyError, UnavailableError
 from hedgecast_workers.processes import end, family
 
 _OBJECT_STORE_BYTES = 256 * 2**20
@@ -46,9 +47,12 @@ def cluster(num_cpus: int | None, num_gpus: int = 0) -> Iterator[int]:
     ------
     ConfigError
         The cluster is too small.
+    DependencyError
+        Ray is not installed.
     UnavailableError
         The cluster cannot be reached.
     """
+    require_ray()
     if os.environ.get("RAY_ADDRESS"):
         with _existing():
             yield _checked(num_cpus, num_gpus)
@@ -56,6 +60,23 @@ def cluster(num_cpus: int | None, num_gpus: int = 0) -> Iterator[int]:
         count = num_cpus or os.cpu_count() or 1
         with _private(count + _SPARE_CPUS, num_gpus):
             yield count
+
+
+def require_ray() -> None:
+    """Nothing, where Ray is installed; it is looked for, not imported.
+
+    Raises
+    ------
+    DependencyError
+        It is not.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise DependencyError(
+            "ray is missing, pip install 'hedgecast[library,cluster,cpu]' brings it; training without "
+            "--workers, backtests and a service of your own (hedgecast.service) do without",
+            package="ray",
+            extra="library,cluster,cpu",
+        )
 
 
 @contextlib.contextmanager

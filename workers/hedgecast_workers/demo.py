@@ -37,6 +37,7 @@ from hedgecast.registry.bundle import Bundle
 from hedgecast.registry.store import CANDIDATE, CHAMPION, ModelStore, ModelVersion
 from hedgecast.report.page import DayPicture, MethodRow, Page, write_report
 from hedgecast.service.models import BundleReference
+from hedgecast_workers.cluster import require_ray
 from hedgecast_workers.local_service import local_service
 from hedgecast_workers.signals import signals_as_interrupts
 
@@ -69,6 +70,8 @@ def demo(
 
         hedgecast demo --day 2020-10-25 --output runs/clocks
     """
+    # Not after minutes of training.
+    require_ray()
     console = Console()
     with signals_as_interrupts():
         try:

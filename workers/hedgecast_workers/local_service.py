@@ -20,6 +20,7 @@ from typing import BinaryIO
 from hedgecast.core.errors import BundleError, UnavailableError, class_of
 from hedgecast.service.models import BundleReference
 from hedgecast.service.settings import ServiceSettings, load_settings
+from hedgecast_workers.cluster import require_ray
 from hedgecast_workers.plan import ServePlan
 from hedgecast_workers.processes import end, family
 
@@ -66,6 +67,8 @@ def local_service(
     ------
     BundleError
         The folder holds no bundle, or a damaged one.
+    DependencyError
+        Ray is not installed.
     UnavailableError
         The service did not start; the message has the reason.
     """
@@ -99,6 +102,7 @@ class Host:
 @contextlib.contextmanager
 def host(plan: ServePlan) -> Iterator[Host]:
     """The running service of a plan; see `local_service`."""
+    require_ray()
     reference = plan.bundle
     if not (reference.folder / "bundle.json").is_file():
         raise BundleError(f"{reference.folder} is no bundle: it has no bundle.json")

@@ -13,7 +13,7 @@ from hedgecast.core.errors import UnavailableError
 from hedgecast.learning.fit import Fitted, Job, Progress
 from hedgecast.learning.study import Study
 from hedgecast.learning.trainers import TrainerOptions
-from hedgecast_workers.cluster import cluster
+from hedgecast_workers.cluster import cluster, require_ray
 from hedgecast_workers.run_files import RunFiles
 from hedgecast_workers.signals import signals_as_interrupts
 
@@ -41,8 +41,11 @@ class RayTrainer:
             What stopped every worker, such as too many failed solves.
         UnavailableError
             Workers were lost more often than ``max_failures``.
+        DependencyError
+            Ray is not installed.
         """
         del progress
+        require_ray()
         options, files = self.options, self.files
         files.write_job(job, self.study)
         fitted = files.read_fitted()
