@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RELEASE := $(VENV)/release
 INSTALLED := $(VENV)/.installed
 
 # Waiting threads that spin make two busy processes on two cores fifty times as slow.
@@ -25,6 +26,11 @@ $(INSTALLED): pyproject.toml deploy/constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c deploy/constraints.txt torch
 	$(BIN)/python -m pip install --quiet -c deploy/constraints.txt -e '.[library,cluster,cpu,dev]'
+	# In an environment of its own: it brings jsonschema's rfc3987-syntax, with which every process that imports
+	# Ray starts 1.4 s of processor time later, and Ray's tests start some hundreds.
+	test -x $(RELEASE)/bin/python || $(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/python -m pip install --quiet -c deploy/constraints.txt cyclonedx-bom
+	$(BIN)/python -m pip uninstall -qq --yes rfc3987-syntax
 	# The solver's loops, compiled once here, not in somebody's first solve.
 	$(BIN)/python -m hedgecast.decisions.warm_up
 	touch $@
@@ -119,7 +125,7 @@ docs: install  ## the documentation as a site, in site/; warnings are errors
 	$(BIN)/mkdocs build --strict
 
 sbom: install  ## sbom.json: every package of .venv with version and license, as CycloneDX
-	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type library --output-reproducible \
+	$(RELEASE)/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type library --output-reproducible \
 	  --output-file sbom.json $(BIN)/python
 
 bench-sampler: install  ## students and solvers of few network calls, an hour; goes on where it stopped; docs/sampler.md
