@@ -1,4 +1,4 @@
-"""Rules of the whole suite, and what the chart renders: each rendering is made once per session."""
+"""Rules of the whole suite, and what is made once per session: a small model, and what the chart renders."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+
+if TYPE_CHECKING:
+    from hedgecast.testing import TinyModel
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -29,6 +32,31 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if os.environ.get("CI"):
         pytest.fail(message, pytrace=False)
     pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyModel]:
+    """The tiny study with its exported model, for all who only read it: tracing its graphs takes long.
+
+    The study is ``tiny.toml`` and its table ``tiny.csv`` beside the bundle's folder.
+    """
+    # The charts' tests want neither torch nor the seconds that it takes to import.
+    from hedgecast.registry.bundle import Bundle
+    from hedgecast.registry.weights import weights_of
+    from hedgecast.testing import make_tiny_model
+
+    folder = tmp_path_factory.mktemp("tiny")
+    made = make_tiny_model(folder)
+    weights = weights_of(made.generator)
+    sources = {name: (folder / name).read_bytes() for name in ("tiny.csv", "tiny.toml")}
+    files = {file.name for file in made.bundle.folder.iterdir()}
+    yield made
+    changed = "a test changed the model that all share: give it a copy"
+    # Opening compares the checksums.
+    assert Bundle.open(made.bundle.folder).manifest == made.bundle.manifest, changed
+    assert {file.name for file in made.bundle.folder.iterdir()} == files, changed
+    assert weights_of(made.generator) == weights, changed
+    assert {name: (folder / name).read_bytes() for name in sources} == sources, changed
 
 
 @dataclass(frozen=True)

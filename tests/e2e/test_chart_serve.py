@@ -40,7 +40,7 @@ from hedgecast.service.bundles import local_model
 from hedgecast.service.local import LocalBackend
 from hedgecast.service.models import BundleReference
 from hedgecast.service.settings import load_settings
-from hedgecast.testing import Authority, TinyModel, make_tiny_model
+from hedgecast.testing import Authority, TinyModel
 from hedgecast_workers.processes import end, family
 
 ROOT = Path(__file__).parents[2]
@@ -199,11 +199,6 @@ def _started(params: dict[str, str], **more: str | int) -> list[str]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("chart")
-
-
-@pytest.fixture(scope="module")
-def tiny(folder: Path) -> TinyModel:
-    return make_tiny_model(folder)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ import pyarrow.parquet
 import pytest
 
 from hedgecast.registry.session import ScenarioSession
-from hedgecast.testing import TinyModel, make_tiny_model
+from hedgecast.testing import TinyModel
 from hedgecast_workers.bulk_plan import days_of_study, within
 from hedgecast_workers.testing import BIN, Head, environment, finish
 
@@ -54,11 +54,6 @@ class Out:
 
     def left_behind(self) -> list[str]:
         return [file.name for file in self.folder.rglob(".*")]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
-    return make_tiny_model(tmp_path_factory.mktemp("bulk"))
 
 
 def command(tiny: TinyModel, out: Path, study: str = "") -> list[str]:

@@ -20,7 +20,7 @@ from hedgecast.core.errors import ConfigError, DataError, UnavailableError
 from hedgecast.data.datasets import load_table
 from hedgecast.registry.session import Context, ScenarioSession
 from hedgecast.rpc.codec import NamedRows
-from hedgecast.testing import TinyModel, make_tiny_model
+from hedgecast.testing import TinyModel
 from hedgecast_workers import bulk_part, bulk_run
 from hedgecast_workers import generate as generate_module
 from hedgecast_workers.bulk_files import BulkFiles
@@ -40,11 +40,6 @@ from hedgecast_workers.generate import generate
 
 # The clock skips an hour on the 28th.
 SPAN = "2021-03-27..2021-03-29"
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
-    return make_tiny_model(tmp_path_factory.mktemp("bulk"))
 
 
 @pytest.fixture(scope="module")

@@ -17,14 +17,9 @@ from hedgecast.service.bundles import local_model
 from hedgecast.service.local import LocalBackend
 from hedgecast.service.models import BundleReference
 from hedgecast.service.settings import load_settings
-from hedgecast.testing import Authority, TinyModel, make_tiny_model
+from hedgecast.testing import Authority, TinyModel
 
 PROGRAM = Path(sys.executable).parent / "hedgecast"
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
-    return make_tiny_model(tmp_path_factory.mktemp("decide"))
 
 
 @pytest.fixture(scope="module")

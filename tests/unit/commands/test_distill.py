@@ -28,7 +28,7 @@ from hedgecast.registry.graphs import BASELINE_GRAPH, DENOISER_GRAPH, SCENARIOS_
 from hedgecast.registry.session import ScenarioSession
 from hedgecast.registry.store import ModelStore
 from hedgecast.registry.weights import generator_of
-from hedgecast.testing import TinyModel, make_tiny_model
+from hedgecast.testing import TinyModel
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
@@ -55,13 +55,12 @@ class Home:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+def home(tiny: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> Home:
     folder = tmp_path_factory.mktemp("home")
-    teacher = make_tiny_model(folder)
     store = ModelStore(folder / "registry")
-    store.register(teacher.bundle)
+    store.register(tiny.bundle)
     store.promote("tiny@1")
-    return Home(folder / "registry", folder / "tiny.toml", teacher)
+    return Home(folder / "registry", tiny.bundle.folder.parent / "tiny.toml", tiny)
 
 
 def run(home: Home, *options: str) -> dict[str, Any]:

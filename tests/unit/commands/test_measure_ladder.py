@@ -31,7 +31,7 @@ from hedgecast.service.bundles import local_model, served_model
 from hedgecast.service.local import LocalBackend
 from hedgecast.service.models import BundleReference
 from hedgecast.service.settings import load_settings
-from hedgecast.testing import TinyModel, made_up_days, make_tiny_model, make_tiny_student
+from hedgecast.testing import TinyModel, made_up_days, make_tiny_student
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
@@ -48,10 +48,9 @@ class Home:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+def home(tiny: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> Home:
     """A registry with one version, validated on the study's own days."""
     folder = tmp_path_factory.mktemp("ladder")
-    tiny = make_tiny_model(folder)
     prepared = Prepared.of(tiny.study)
     windows = prepared.split.validation
     days = made_up_days(num_days=len(windows))
@@ -74,7 +73,7 @@ def _run(home: Home, *arguments: str) -> dict[str, object]:
     command = [
         "tiny@1",
         "--study",
-        str(home.folder / "tiny.toml"),
+        str(home.tiny.bundle.folder.parent / "tiny.toml"),
         "--registry",
         str(home.folder / "registry"),
     ]

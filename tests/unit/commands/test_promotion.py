@@ -46,7 +46,7 @@ from hedgecast.registry.registered import RegisteredModel
 from hedgecast.registry.store import CHAMPION, ModelStore
 from hedgecast.registry.weights import weights_of
 from hedgecast.scenarios.scenario_set import ScenarioSet
-from hedgecast.testing import TinyModel, altered_bundle, made_up_days, make_tiny_model, write_tiny_study
+from hedgecast.testing import TinyModel, altered_bundle, made_up_days, write_tiny_study
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
@@ -117,11 +117,6 @@ def evaluation(prepared: Prepared) -> Evaluation:
     return evaluate(
         prepared, prepared.split.validation, methods, count=COUNT, seed=0, console=Console(quiet=True)
     )
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
-    return make_tiny_model(tmp_path_factory.mktemp("real"))
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 import pytest
 
-from hedgecast.testing import TinyModel, make_tiny_model
+from hedgecast.testing import TinyModel
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
-    return make_tiny_model(tmp_path_factory.mktemp("registry"))
+def trained(tiny: TinyModel) -> TinyModel:
+    return tiny
