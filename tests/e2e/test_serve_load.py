@@ -324,6 +324,19 @@ def test_a_new_champion_takes_over_with_no_failed_request(service: Service) -> N
     assert "champion" in known["tiny@2"]
 
 
+def test_a_champion_that_was_not_measured_is_answered_in_full_under_load(service: Service) -> None:
+    load = Load(service, CROWD)
+    with Client(service.address, retries=0, deadline_seconds=PATIENCE_SECONDS) as client:
+        load.more(SEEDS)
+        # The one before was measured, and shows that there is load enough.
+        load.wait_for(lambda: service.ask(client, "tiny@1", 0).student == "tiny@3", "a cheaper answer")
+        load.more(3 * SEEDS)
+        assert service.ask(client, "tiny@1", 1).degradation is not None
+    answers = load.stop()
+    assert {(answer.model, answer.degradation) for _, answer in answers} == {("tiny@2", None)}
+    _check(service, answers)
+
+
 def test_a_killed_replica_costs_a_retry_and_no_answer(service: Service) -> None:
     for name in ("Denoiser", "Solver"):
         load = Load(service)
