@@ -10,9 +10,9 @@ so sets of different size compare.
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 
 import numpy as np
-import scoringrules
 from numpy.typing import NDArray
 
 # Left out, scoringrules 0.10 takes numpy for its ensemble scores, which makes (D, S, S, E) arrays: 366 days
@@ -46,7 +46,7 @@ def crps(paths: NDArray[np.float64], realized: NDArray[np.float64]) -> NDArray[n
     if paths.shape[-2] == 1:
         return np.asarray(np.abs(paths[..., 0, :] - realized))
     members = np.ascontiguousarray(np.moveaxis(paths, -2, -1))
-    return np.asarray(scoringrules.crps_ensemble(realized, members, estimator="pwm", backend=_BACKEND))
+    return np.asarray(_rules().crps_ensemble(realized, members, estimator="pwm", backend=_BACKEND))
 
 
 def tail_crps(
@@ -87,7 +87,7 @@ def tail_crps(
     total = np.zeros(realized.shape)
     # Chained by hand rather than by twcrps_ensemble(a=, b=): that one takes scalar thresholds only.
     for limit, threshold in ((np.minimum, low), (np.maximum, high)):
-        total += scoringrules.twcrps_ensemble(
+        total += _rules().twcrps_ensemble(
             realized,
             members,
             v_func=_chain(limit, threshold),
@@ -131,7 +131,7 @@ def energy_score(paths: NDArray[np.float64], realized: NDArray[np.float64]) -> N
     if paths.shape[1] == 1:
         return np.asarray(np.linalg.norm(paths[:, 0] - realized, axis=-1))
     members = np.ascontiguousarray(paths[:, :LARGEST_PAIRED])
-    return np.asarray(scoringrules.es_ensemble(realized, members, estimator="fair", backend=_BACKEND))
+    return np.asarray(_rules().es_ensemble(realized, members, estimator="fair", backend=_BACKEND))
 
 
 def diversity(
@@ -214,7 +214,15 @@ def variogram_score(
 def _variogram(
     paths: NDArray[np.float64], realized: NDArray[np.float64], weights: NDArray[np.float64], order: float
 ) -> NDArray[np.float64]:
-    found = scoringrules.vs_ensemble(
+    found = _rules().vs_ensemble(
         np.ascontiguousarray(realized), np.ascontiguousarray(paths), weights, p=order, backend=_BACKEND
     )
     return np.asarray(found)
+
+
+def _rules() -> ModuleType:
+    # It compiles its loops when it is imported, 4.7 s of processor time: only where something is scored.
+    import scoringrules
+
+    found: ModuleType = scoringrules
+    return found
