@@ -1,4 +1,3 @@
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -92,21 +91,6 @@ def test_a_user_error_is_one_message_and_exit_code_2(tmp_path: Path) -> None:
     assert "no study" in result.stderr
     assert "german_grid" in result.stderr
     assert "Traceback" not in result.stderr
-
-
-def test_backtest_prints_one_json_object(tmp_path: Path) -> None:
-    study = write_tiny_study(tmp_path)
-    result = run("backtest", str(study), "--methods", "point,ridge-residual", "--scenarios", "20", "--json")
-    assert result.returncode == 0, result.stderr
-    record = json.loads(result.stdout)
-    assert [entry["label"] for entry in record["entries"]] == ["point", "ridge-residual"]
-    point, baseline = record["entries"]
-    assert (point["is_baseline"], baseline["is_baseline"]) == (False, True)
-    assert point["num_days"] == 30
-    assert point["difference"] == pytest.approx(point["cost"] - baseline["cost"])
-    assert record["pairs"][0]["difference"] == pytest.approx(-point["difference"])
-    assert record["facts"]["counts"]["rows"] == 260 * 24
-    assert not record["failures"]
 
 
 def test_an_unknown_method_is_refused_with_the_known_ones(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from hedgecast.learning.trial import Trial, run_trial
 from hedgecast.testing import write_tiny_study
 
 METHODS = "point,ridge-residual"
+PROGRAM = Path(sys.executable).parent / "hedgecast"
 
 
 @pytest.fixture(scope="module")
@@ -97,11 +98,21 @@ def test_a_trial_in_a_process_is_what_it_is_here(ran: tuple[Path, dict[str, Any]
 def test_finished_trials_are_not_run_again(ran: tuple[Path, dict[str, Any]], path: Path) -> None:
     folder, record = ran
     before = {p: p.stat().st_mtime_ns for p in (folder / "trials").glob("*/trial.json")}
-    arguments = ("--methods", METHODS, "--seeds", "2", "--scenarios", "20", "--output", str(folder))
-    again = backtest(str(path), *arguments)
+    # By the program, which prints nothing but one object.
+    command = [PROGRAM, "backtest", path, "--methods", METHODS, "--seeds", "2", "--scenarios", "20", "--json"]
+    ran_again = subprocess.run([*command, "--output", folder], capture_output=True, text=True, check=False)
+    assert ran_again.returncode == 0, ran_again.stderr
+    again = json.loads(ran_again.stdout)
     assert {p: p.stat().st_mtime_ns for p in before} == before
     wanted = [entry for entry in record["entries"] if entry["num_scenarios"] == 20]
     assert again["entries"] == wanted
+    point, baseline = again["entries"]
+    assert [entry["label"] for entry in again["entries"]] == METHODS.split(",")
+    assert (point["is_baseline"], baseline["is_baseline"]) == (False, True)
+    assert point["difference"] == pytest.approx(point["cost"] - baseline["cost"])
+    assert again["pairs"][0]["difference"] == pytest.approx(-point["difference"])
+    assert again["facts"]["counts"]["rows"] == 260 * 24
+    assert not again["failures"]
 
 
 def test_what_a_trial_depends_on_is_in_its_name(study: Study, path: Path) -> None:
