@@ -69,7 +69,10 @@ class Trial:
 
     def save(self, folder: Path) -> None:
         """Write both files into ``folder``."""
-        arrays = {"days": self.days.astype("datetime64[D]").astype(np.int64), "best": self.best}
+        arrays: dict[str, Any] = {
+            "days": self.days.astype("datetime64[D]").astype(np.int64),
+            "best": self.best,
+        }
         tested = {}
         for count, found in self.tested.items():
             arrays |= {f"costs_{count}": found.costs, f"expected_{count}": found.expected}
@@ -87,7 +90,8 @@ class Trial:
             "memory_mib": dict(self.memory_mib),
             "tested": tested,
         }
-        np.savez(folder / _DAYS, allow_pickle=False, **arrays)
+        # No allow_pickle: numpy 2.0 takes it for one more array.
+        np.savez(folder / _DAYS, **arrays)
         (folder / _RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
     @classmethod

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,9 +24,11 @@ _PLAIN = "generator"
 def weights_of(generator: Generator) -> bytes:
     """The file's content; the same generator gives the same bytes."""
     plain = np.frombuffer(json.dumps(generator.to_dict(), sort_keys=True).encode(), dtype=np.uint8)
-    arrays = {f"state/{name}": value.cpu().numpy() for name, value in generator.state_dict().items()}
+    arrays: dict[str, Any] = {_PLAIN: plain}
+    arrays |= {f"state/{name}": value.cpu().numpy() for name, value in generator.state_dict().items()}
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **{_PLAIN: plain}, **arrays)
+    # No allow_pickle: numpy 2.0 takes it for one more array. None of these has objects in it.
+    np.savez(buffer, **arrays)
     return buffer.getvalue()
 
 
