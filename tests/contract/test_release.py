@@ -227,7 +227,9 @@ def test_ci_runs_the_jobs_of_a_release() -> None:
     jobs = re.findall(r"^make ([a-z-]+)", script, re.MULTILINE)
     assert jobs == ["check", "test", "dist-check", "test-no-ray", "test-lowest"]
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for part in re.findall(r"^(?:NO_RAY|LOWEST)_PART := ((?:.*\\\n)*.*)$", makefile, re.MULTILINE):
+    parts = re.findall(r"^(?:NO_RAY|LOWEST)_PART := ((?:.*\\\n)*.*)$", makefile, re.MULTILINE)
+    assert len(parts) == 2
+    for part in parts:
         paths = [word for word in part.split() if word != "\\"]
         assert paths
         assert [path for path in paths if not (ROOT / path).exists()] == []
