@@ -96,8 +96,8 @@ test-images: install  ## the install steps of the three images, without Docker, 
 
 # All unit tests, before a release; with PART=1 those of CI, which meet what the two are about: commands, clients and
 # the service in process; each package once that has a lower bound, but no compiled loops, which take minutes.
-NO_RAY_PART := tests/unit/cli tests/unit/client tests/unit/core tests/unit/rpc \
-  tests/unit/learning/test_trainers.py tests/unit/service/test_server.py
+NO_RAY_PART := tests/unit/cli/test_cli.py::test_help_names_every_command tests/unit/client tests/unit/core \
+  tests/unit/rpc tests/unit/learning/test_trainers.py tests/unit/service/test_server.py
 LOWEST_PART := tests/unit/core tests/unit/rpc tests/unit/data tests/unit/diffusion tests/unit/scenarios \
   tests/unit/outcomes tests/unit/decisions/test_reference.py tests/unit/decisions/test_layers.py \
   tests/unit/programs/test_risk.py tests/unit/programs/test_measures.py tests/unit/registry/test_bundle.py \
