@@ -1,64 +1,39 @@
-"""What the chart renders, served: a head and a node as the chart starts them, `serve deploy`, mutual TLS.
-
-Differences from a pod: one machine, loopback instead of every address, files of this test instead of secrets.
-"""
+"""What the chart renders, served on two nodes: `serve deploy`, mutual TLS, lost processes, stopped nodes."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import hashlib
-import json
-import os
-import secrets
-import shutil
 import signal
-import socket
 import subprocess
-import sys
-import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 import numpy as np
 import psutil
 import pytest
-import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from hedgecast.client import Client, DecisionAnswer, TlsFiles
+from hedgecast.client import Client, DecisionAnswer
 from hedgecast.core import errors
-from hedgecast.data.datasets import load_table
-from hedgecast.registry.store import ModelStore
 from hedgecast.service.background import background_server
 from hedgecast.service.bundles import local_model
 from hedgecast.service.local import LocalBackend
 from hedgecast.service.models import BundleReference
 from hedgecast.service.settings import load_settings
-from hedgecast.testing import Authority, TinyModel
-from hedgecast_workers.processes import end, family
+from hedgecast_workers.testing import BIN, PATIENCE_SECONDS, wait_until
+from hedgecast_workers.testing_pods import TOKEN, ChartRun
 
-ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
-TOKEN = "a-long-token-of-the-planner"
 SERVING = health_pb2.HealthCheckResponse.SERVING
-# A machine that does other things too takes its time.
-PATIENCE_SECONDS = 300.0
-# Runs its arguments until its standard input or they end; none of them is left then.
-GUARD = """
-import select, subprocess, sys
-from hedgecast_workers.processes import end, family
-child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
-while child.poll() is None and not select.select([sys.stdin], [], [], 0.5)[0]:
-    pass
-end(family(child.pid), patience_seconds=0.0)
-child.wait()
-"""
+SEEDS = (1, 2, 3)
+# What a caller may be told while a node goes: try again. Never another decision.
+REFUSALS = (errors.UnavailableError, errors.OverloadedError, errors.DeadlineError)
 
 pytestmark = [
     pytest.mark.slow,
@@ -67,249 +42,99 @@ pytestmark = [
 ]
 
 
-@dataclasses.dataclass(frozen=True)
-class Deployed:
-    """The running service."""
-
-    address: str
-    health: str
-    dashboard: str
-    agent: str
-    drain: Path
-    tls: TlsFiles
-    node: psutil.Process
-
-
-def _rendered(folder: Path, ports: dict[str, int]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The RayService and the settings that the chart makes for one tiny study."""
-    found = subprocess.run(
-        [sys.executable, ROOT / "deploy" / "get_helm.py"], capture_output=True, text=True, check=False
-    )
-    if found.returncode != 0:
-        message = f"NEEDS helm: {found.stderr.strip()}"
-        if os.environ.get("CI"):
-            pytest.fail(message, pytrace=False)
-        pytest.skip(message)
-    chart = folder / "chart"
-    script = ROOT / "deploy" / "chart_files.py"
-    subprocess.run([sys.executable, script, "--without-operator", chart], check=True)
-    values = {
-        "studies": [{"name": "tiny", "model": "tiny@1"}],
-        "gateway": {
-            "replicas": 1,
-            "port": ports["gateway"],
-            "healthPort": ports["health"],
-            "settings": {"drainSeconds": 3, "reloadSeconds": 0},
-        },
-        "denoiser": {"threads": 1},
-        "monitoring": {"enabled": False},
-    }
-    (folder / "values.json").write_text(json.dumps(values))
-    command = [found.stdout.strip(), "template", "hc", str(chart), "-f", str(folder / "values.json")]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    documents = [document for document in yaml.safe_load_all(text) if document]
-    (service,) = [d for d in documents if d["kind"] == "RayService"]
-    (settings,) = [d["data"] for d in documents if d["metadata"]["name"].endswith("-settings")]
-    return service, settings
-
-
-def _environment(
-    service: dict[str, Any], settings: dict[str, str], folder: Path, temporary: str
-) -> dict[str, str]:
-    """The environment of the pods' container, with paths of this machine."""
-    ca, table = Authority(folder / "ca"), folder / "tokens"
-    certificate, key = ca.issue("server")
-    table.write_text(f"planner {hashlib.sha256(TOKEN.encode()).hexdigest()}\n")
-    container = service["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["template"]["spec"]["containers"][
-        0
-    ]
-    rendered = {**settings, **{entry["name"]: entry["value"] for entry in container["env"]}}
-    here = {
-        "HEDGECAST_HOST": "127.0.0.1",
-        "HEDGECAST_HEALTH_HOST": "127.0.0.1",
-        "HEDGECAST_TLS_CERTIFICATE": str(certificate),
-        "HEDGECAST_TLS_KEY": str(key),
-        "HEDGECAST_TLS_CLIENT_CA": str(ca.certificates),
-        "HEDGECAST_TOKEN_FILE": str(table),
-        "HEDGECAST_AUDIT_FILE": str(folder / "audit.jsonl"),
-        "HEDGECAST_DRAIN_FILE": str(folder / "drain"),
-        "HEDGECAST_HOME": str(folder / "home"),
-        "HEDGECAST_CACHE": str(folder / "cache"),
-        "HEDGECAST_SURROGATES": str(folder / "surrogates"),
-        "HOME": temporary,
-        "OMP_NUM_THREADS": "1",
-        "RAY_worker_niceness": "0",
-        "RAY_DASHBOARD_STARTUP_TIMEOUT_S": str(round(PATIENCE_SECONDS)),
-        "RAY_raylet_start_wait_time_s": "120",
-        # What KubeRay adds where authOptions.mode is token.
-        "RAY_AUTH_MODE": service["spec"]["rayClusterConfig"]["authOptions"]["mode"],
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-    }
-    plain = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "HEDGECAST_"))}
-    # The loops that this machine has compiled already.
-    rendered.pop("NUMBA_CACHE_DIR")
-    return {**plain, **rendered, **here}
-
-
-def _ports(*names: str) -> dict[str, int]:
-    sockets = [socket.socket() for _ in names]
+@pytest.fixture(scope="module")
+def deployed(chart_run: ChartRun) -> Iterator[ChartRun]:
+    """The run, once its gateway is healthy; these tests are the last that need it."""
+    cluster = chart_run.cluster
+    file = cluster.temporary / "serve.yaml"
+    file.write_text(chart_run.service["spec"]["serveConfigV2"])
+    command = [str(BIN / "serve"), "deploy", str(file), "--address", cluster.dashboard]
     try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return {name: int(one.getsockname()[1]) for name, one in zip(names, sockets, strict=True)}
-    finally:
-        for one in sockets:
-            one.close()
-
-
-@contextmanager
-def _process(command: list[str], env: dict[str, str], log: Path, ready: str) -> Iterator[psutil.Process]:
-    """``ray start --block`` under a guard, once it has said that it is ready; none of it is left."""
-    with log.open("wb") as output:
-        guard = subprocess.Popen(
-            [sys.executable, "-c", GUARD, *command],
-            env=env,
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=output,
+        subprocess.run(
+            command, env=cluster.environment, check=True, capture_output=True, timeout=PATIENCE_SECONDS
         )
-    try:
-        limit = time.monotonic() + PATIENCE_SECONDS
-        while ready not in log.read_text():
-            assert guard.poll() is None, log.read_text()
-            assert time.monotonic() < limit, log.read_text()
-            time.sleep(0.2)
-        yield psutil.Process(guard.pid)
+        _wait_healthy(chart_run)
+        yield chart_run
     finally:
-        started = family(guard.pid)
-        assert guard.stdin is not None
-        guard.stdin.close()
-        end(started, patience_seconds=20.0)
-        guard.wait()
-
-
-def _started(params: dict[str, str], **more: str | int) -> list[str]:
-    """`ray start` with the parameters of the chart, as KubeRay writes them into a shell's line."""
-    unquoted = {key: value.strip("'") for key, value in params.items() if key != "dashboard-host"}
-    options = {**unquoted, **{key.replace("_", "-"): str(value) for key, value in more.items()}}
-    arguments = [f"--{key}={value}" for key, value in options.items()]
-    return [str(BIN / "ray"), "start", "--block", "--node-ip-address=127.0.0.1", *arguments]
+        # At once: until the end of the session it would take cores from other tests.
+        cluster.close()
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("chart")
+def expected(chart_run: ChartRun) -> dict[int, DecisionAnswer]:
+    """Answers made in this process by seed."""
+    tiny = chart_run.tiny
+    reference = BundleReference(folder=tiny.bundle.folder, name="tiny", version="1")
+    backend = LocalBackend([local_model(reference)])
+    with background_server(backend, load_settings(port=0)) as here, Client(here) as local:
+        answers = {seed: _decide(local, chart_run, seed) for seed in SEEDS}
+    backend.close()
+    return answers
 
 
-@pytest.fixture(scope="module")
-def deployed(folder: Path, tiny: TinyModel) -> Iterator[Deployed]:
-    ports = _ports(
-        "gateway", "health", "gcs", "dashboard", "agent", "agent2", "metrics", "metrics2", "client"
-    )
-    service, settings = _rendered(folder, ports)
-    ModelStore(folder / "home").register(tiny.bundle)
-    # Ray's sockets have paths of at most 107 bytes.
-    temporary = tempfile.mkdtemp(prefix="hc-", dir="/tmp")
-    env = _environment(service, settings, folder, temporary)
-    config = service["spec"]["rayClusterConfig"]
-    resources: dict[str, float] = {}
-    for group in config["workerGroupSpecs"]:
-        resources |= json.loads(group["rayStartParams"]["resources"].strip("'"))
-    head = _started(
-        config["headGroupSpec"]["rayStartParams"],
-        port=ports["gcs"],
-        dashboard_host="127.0.0.1",
-        dashboard_port=ports["dashboard"],
-        dashboard_agent_listen_port=ports["agent"],
-        metrics_export_port=ports["metrics"],
-        ray_client_server_port=ports["client"],
-        object_store_memory=100 * 2**20,
-        temp_dir=temporary,
-    )
-    # One node stands for the pods of all groups.
-    node = _started(
-        {"resources": json.dumps(resources), "num-cpus": "2"},
-        address=f"127.0.0.1:{ports['gcs']}",
-        dashboard_agent_listen_port=ports["agent2"],
-        metrics_export_port=ports["metrics2"],
-        object_store_memory=100 * 2**20,
-    )
-    file = folder / "serve.yaml"
-    file.write_text(service["spec"]["serveConfigV2"])
-    dashboard = f"http://127.0.0.1:{ports['dashboard']}"
-    ca = folder / "ca"
-    tls = TlsFiles(authorities=ca / "ca.pem", certificate=ca / "server.pem", key=ca / "server.key")
-    try:
-        with (
-            _process([*head, "--head", "--no-monitor"], env, folder / "head.log", "Ray runtime started"),
-            _process(node, env, folder / "node.log", "Ray runtime started") as running,
-        ):
-            subprocess.run(
-                [str(BIN / "serve"), "deploy", str(file), "--address", dashboard],
-                env=env,
-                check=True,
-                capture_output=True,
-                timeout=PATIENCE_SECONDS,
-            )
-            yield Deployed(
-                address=f"127.0.0.1:{ports['gateway']}",
-                health=f"127.0.0.1:{ports['health']}",
-                dashboard=dashboard,
-                agent=f"http://127.0.0.1:{ports['agent']}",
-                drain=folder / "drain",
-                tls=tls,
-                node=running,
-            )
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def _client(run: ChartRun, *, retries: int = 0) -> Client:
+    return Client(run.address, tls=run.tls, token=TOKEN, deadline_seconds=120, retries=retries)
 
 
-def _state(where: str) -> int | None:
-    with grpc.insecure_channel(where) as channel:
+def _decide(client: Client, run: ChartRun, seed: int) -> DecisionAnswer:
+    return client.decide("tiny@1", scenario_count=50, seed=seed, **run.question)
+
+
+def _same(answer: DecisionAnswer, expected: DecisionAnswer) -> None:
+    assert answer.scenario_fingerprint == expected.scenario_fingerprint
+    np.testing.assert_allclose(answer.decision["schedule"], expected.decision["schedule"], rtol=1e-6)
+
+
+def _health(run: ChartRun) -> int | None:
+    with grpc.insecure_channel(run.health) as channel:
         try:
-            return int(
-                health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5).status
-            )
+            request = health_pb2.HealthCheckRequest()
+            return int(health_pb2_grpc.HealthStub(channel).Check(request, timeout=5).status)
         except grpc.RpcError:
             return None
 
 
-def _wait_for(condition: Any, seconds: float, what: str) -> None:
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit, what
-        time.sleep(0.3)
+def _wait_healthy(run: ChartRun) -> None:
+    wait_until(lambda: _health(run) == SERVING, "the gateway is not healthy")
 
 
-def _decide(client: Client, tiny: TinyModel, seed: int = 1) -> DecisionAnswer:
-    table = load_table(tiny.study.data)
-    start = int(np.searchsorted(table.times, np.datetime64("2021-02-09T23:00", "ns")))
-    past, ahead = slice(start - 200, start), slice(start, start + 24)
-    return client.decide(
-        "tiny@1",
-        history={name: table.columns[name][past] for name in ("load_gw", "holiday")},
-        history_times=table.times[past],
-        known={"holiday": table.columns["holiday"][ahead]},
-        known_times=table.times[ahead],
-        scenario_count=50,
-        seed=seed,
-    )
+def _wait_answered(run: ChartRun, expected: dict[int, DecisionAnswer], what: str) -> None:
+    """Return once the service answers again; refused or answered until then, never wrong."""
+
+    def answered() -> bool:
+        try:
+            answer = _decide(client, run, 1)
+        except REFUSALS:
+            return False
+        _same(answer, expected[1])
+        return True
+
+    with _client(run) as client:
+        wait_until(answered, what)
 
 
 def _status(url: str) -> int:
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=PATIENCE_SECONDS) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
 
 
-def test_the_deployed_service(deployed: Deployed, tiny: TinyModel) -> None:
-    _wait_for(lambda: _state(deployed.health) == SERVING, PATIENCE_SECONDS, "the gateway is not healthy")
+def _replicas(run: ChartRun) -> dict[str, list[int]]:
+    """Processes of each deployment's replicas."""
+    (application,) = run.cluster.get("/api/serve/applications/")["applications"].values()
+    return {
+        name: [replica["pid"] for replica in deployment["replicas"] if replica["state"] == "RUNNING"]
+        for name, deployment in application["deployments"].items()
+    }
+
+
+def test_strangers_get_nothing(deployed: ChartRun) -> None:
     # Probes need no token; everything else of Ray does.
-    assert _status(f"{deployed.agent}/api/healthz") == 200
-    assert _status(f"{deployed.dashboard}/api/serve/applications/") in (401, 403)
-    plain = Client(deployed.address, retries=0, deadline_seconds=5)
+    assert _status(f"{deployed.cluster.agent}/api/healthz") == 200
+    assert _status(f"{deployed.cluster.dashboard}/api/serve/applications/") in (401, 403)
+    plain = Client(deployed.address, retries=0, deadline_seconds=30)
     with plain as stranger, pytest.raises(errors.UnavailableError):
         stranger.models()
     with Client(deployed.address, tls=deployed.tls, token="guessed", retries=0) as stranger:
@@ -317,39 +142,125 @@ def test_the_deployed_service(deployed: Deployed, tiny: TinyModel) -> None:
             stranger.models()
         assert refused.value.reason == "UNAUTHENTICATED"
 
-    backend = LocalBackend(
-        [local_model(BundleReference(folder=tiny.bundle.folder, name="tiny", version="1"))]
-    )
-    with background_server(backend, load_settings(port=0)) as here, Client(here) as local:
-        expected = _decide(local, tiny)
-    backend.close()
-    with Client(deployed.address, tls=deployed.tls, token=TOKEN, deadline_seconds=120, retries=8) as client:
-        answer = _decide(client, tiny)
-        assert answer.scenario_fingerprint == expected.scenario_fingerprint
-        np.testing.assert_allclose(answer.decision["schedule"], expected.decision["schedule"], rtol=1e-6)
-        _kill(deployed, "ServeReplica:hedgecast:Solver")
-        # Refused or answered, never wrong, and answered again by another replica.
-        _wait_for(
-            lambda: _answered(client, tiny, answer), PATIENCE_SECONDS, "no answer after a solver was killed"
+
+def test_two_nodes_answer_as_one_process_does(
+    deployed: ChartRun, expected: dict[int, DecisionAnswer]
+) -> None:
+    found = {
+        name: [deployed.cluster.node_of(pid) for pid in pids] for name, pids in _replicas(deployed).items()
+    }
+    assert found == {"Denoiser": ["draws"], "Gateway": ["draws"], "Solver": ["solves"]}
+    with _client(deployed, retries=8) as client:
+        for seed in SEEDS:
+            _same(_decide(client, deployed, seed), expected[seed])
+
+
+def test_a_killed_solver_is_replaced(deployed: ChartRun, expected: dict[int, DecisionAnswer]) -> None:
+    (victim,) = _replicas(deployed)["Solver"]
+    psutil.Process(victim).send_signal(signal.SIGKILL)
+    _wait_answered(deployed, expected, "no answer after a solver was killed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """One call, with its times."""
+
+    begun: float
+    ended: float
+    seed: int
+    answer: DecisionAnswer | None
+    """None: refused with a word to try again."""
+
+
+class Callers:
+    """One for each seed: asks one question after another, without trying again, until the block ends."""
+
+    def __init__(self, run: ChartRun) -> None:
+        self._run, self._over = run, threading.Event()
+        self.calls: list[Asked] = []
+        self.pause_seconds = 0.0
+        """Between the end of a call and the next one of the same caller."""
+
+    def _ask(self, seed: int) -> None:
+        with _client(self._run) as client:
+            while not self._over.is_set():
+                begun, answer = time.monotonic(), None
+                with contextlib.suppress(*REFUSALS):
+                    answer = _decide(client, self._run, seed)
+                self.calls.append(Asked(begun, time.monotonic(), seed, answer))
+                self._over.wait(self.pause_seconds if answer else 0.5)
+
+    def wait_answered(self, begun: float, what: str) -> None:
+        """Return once a call was answered that began later than ``begun``."""
+        wait_until(lambda: any(call.begun > begun and call.answer for call in self.calls), what)
+
+    def __enter__(self) -> Callers:
+        self._pool = ThreadPoolExecutor(len(SEEDS))
+        self._asking = [self._pool.submit(self._ask, seed) for seed in SEEDS]
+        try:
+            wait_until(lambda: len(self.calls) >= 2 * len(SEEDS), "nobody is answered")
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def _stop(self) -> None:
+        self._over.set()
+        self._pool.shutdown()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+        for caller in self._asking:
+            caller.result()
+
+
+def _check(callers: Callers, expected: dict[int, DecisionAnswer], told: float) -> None:
+    """All answers are right, and what was under way at ``told`` was answered."""
+    for call in callers.calls:
+        if call.answer is not None:
+            _same(call.answer, expected[call.seed])
+    assert any(call.begun < told < call.ended for call in callers.calls)
+    assert [call for call in callers.calls if call.begun < told and call.answer is None] == []
+
+
+def test_a_stopped_node_of_a_solver_hands_over(
+    deployed: ChartRun, expected: dict[int, DecisionAnswer]
+) -> None:
+    cluster = deployed.cluster
+    with Callers(deployed) as callers:
+        told = time.monotonic()
+        cluster.stop_node("solves")
+        # The node that starts needs the cores.
+        callers.pause_seconds = 1.0
+        # As KubeRay does: another pod at once.
+        cluster.start_node("solves-again", [cluster.groups["solver"]])
+        wait_until(
+            lambda: [cluster.node_of(pid) for pid in _replicas(deployed)["Solver"]] == ["solves-again"],
+            "no solver on the other node",
         )
-    deployed.drain.touch()
-    _wait_for(
-        lambda: _state(deployed.health) != SERVING, 60, "the gateway goes on after it was told to drain"
-    )
+        wait_until(lambda: cluster.is_gone("solves"), "the stopped node goes on")
+        callers.wait_answered(time.monotonic(), "no answer by the other node")
+    # Told to go, it went on with what was under way, and with more until the other one was there.
+    _check(callers, expected, told)
+    assert [call for call in callers.calls if call.answer is None] == []
 
 
-def _kill(deployed: Deployed, name: str) -> None:
-    found = [
-        member for member in deployed.node.children(recursive=True) if name in " ".join(member.cmdline())
-    ]
-    assert len(found) == 1, f"{name} is on the node that stands for the pods: {found}"
-    found[0].send_signal(signal.SIGKILL)
+def _hook(run: ChartRun, group: str) -> Any:
+    (container,) = run.cluster.groups[group]["template"]["spec"]["containers"]
+    return container["lifecycle"]["preStop"]["exec"]["command"]
 
 
-def _answered(client: Client, tiny: TinyModel, expected: DecisionAnswer) -> bool:
-    try:
-        again = _decide(client, tiny)
-    except (errors.UnavailableError, errors.OverloadedError, errors.DeadlineError):
-        return False
-    np.testing.assert_array_equal(again.decision["schedule"], expected.decision["schedule"])
-    return True
+def test_a_stopped_gateway_ends_what_it_began(
+    deployed: ChartRun, expected: dict[int, DecisionAnswer]
+) -> None:
+    cluster = deployed.cluster
+    with Callers(deployed) as callers:
+        told = time.monotonic()
+        cluster.stop_node("draws", _hook(deployed, "gateway"))
+        drained = time.monotonic()
+        assert _health(deployed) != SERVING
+        wait_until(lambda: any(call.begun > drained for call in callers.calls), "nobody asks")
+    _check(callers, expected, told)
+    # What came after the drain was refused.
+    assert [call for call in callers.calls if call.begun > drained and call.answer is not None] == []
+    wait_until(lambda: cluster.is_gone("draws"), "the stopped node goes on")

@@ -1,4 +1,4 @@
-"""A real cluster on this machine, for tests: one head of four CPUs that ends with whoever started it."""
+"""Real clusters on this machine, for tests: Ray's own processes, which end with whoever started them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -20,19 +20,42 @@ from hedgecast_workers.local_service import SERVE_ENVIRONMENT
 from hedgecast_workers.processes import end, family
 
 BIN = Path(sys.executable).parent
-_STARTING_SECONDS = 180
-# Ray gives its node half a minute, which no setting changes: too little where other work takes the cores.
-_TOO_LATE = "The current node timed out during startup"
-_STARTS = 3
-# Runs its arguments and ends them when its standard input does: also when the test is killed.
+# A machine that does other things too takes its time.
+PATIENCE_SECONDS = 300.0
+_OBJECT_STORE_BYTES = 100 * 2**20
+# The program `ray`. It gives its node half a minute to register, which waits for both agents: too little
+# where other work takes the cores, and no setting changes it (2.60, Node.__init__). Here a node has longer.
+_RAY = f"""
+import sys, time
+from ray._private import services
+from ray.scripts.scripts import main
+found = services.get_node
+def get_node(*arguments):
+    limit = time.monotonic() + {PATIENCE_SECONDS}
+    while True:
+        try:
+            return found(*arguments)
+        except RuntimeError:
+            if time.monotonic() > limit:
+                raise
+            time.sleep(0.5)
+services.get_node = get_node
+sys.argv[0] = "ray"
+sys.exit(main())
+"""
+# Runs its arguments until they or its standard input end, which a killed test ends too; none is left then.
+# Those whose parent is gone become its own: prctl(PR_SET_CHILD_SUBREAPER).
 # Killed: told to end, a Ray head first drains for half a minute.
 _GUARD = """
-import subprocess, sys
+import ctypes, os, select, subprocess, sys
+import psutil
 from hedgecast_workers.processes import end, family
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
 child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
-sys.stdin.read()
-end(family(child.pid), patience_seconds=0.0)
-child.wait()
+ended = 0
+while ended != child.pid and not select.select([sys.stdin], [], [], 0.2)[0]:
+    ended = os.waitpid(-1, os.WNOHANG)[0]
+end(family(os.getpid()) - {psutil.Process()}, patience_seconds=0.0)
 """
 
 
@@ -72,20 +95,7 @@ def environment(**changes: str) -> dict[str, str]:
 @contextlib.contextmanager
 def local_head() -> Iterator[Head]:
     """A running head; killed with all its workers at the end."""
-    with contextlib.ExitStack() as stack:
-        for tries_left in reversed(range(_STARTS)):
-            try:
-                head = stack.enter_context(_head())
-                break
-            except TimeoutError:
-                if not tries_left:
-                    raise
-        yield head
-
-
-@contextlib.contextmanager
-def _head() -> Iterator[Head]:
-    port, dashboard, agent, client = _free_ports(4)
+    ports = free_ports("gcs", "dashboard", "agent", "client")
     # Ray's sockets have paths of at most 107 bytes.
     temporary = tempfile.mkdtemp(prefix="hc-", dir="/tmp")
     token = secrets.token_hex(32)
@@ -96,47 +106,70 @@ def _head() -> Iterator[Head]:
         RAY_USAGE_STATS_ENABLED="0",
         # On a machine that does other things too, workers that give way do not start in time.
         RAY_worker_niceness="0",
-        RAY_DASHBOARD_STARTUP_TIMEOUT_S="120",
+        RAY_DASHBOARD_STARTUP_TIMEOUT_S=str(round(PATIENCE_SECONDS)),
+        RAY_gcs_server_port_wait_time_s=str(round(PATIENCE_SECONDS)),
         **SERVE_ENVIRONMENT,
     )
-    options = {
-        "node-ip-address": "127.0.0.1",
-        "port": port,
-        "dashboard-host": "127.0.0.1",
-        "dashboard-port": dashboard,
-        "dashboard-agent-listen-port": agent,
-        "ray-client-server-port": client,
-        "num-cpus": "4",
-        "object-store-memory": str(200 * 2**20),
-        "temp-dir": temporary,
+    command = ray_start(
+        "--head",
+        "--include-dashboard=true",
+        port=ports["gcs"],
+        dashboard_host="127.0.0.1",
+        dashboard_port=ports["dashboard"],
+        dashboard_agent_listen_port=ports["agent"],
+        ray_client_server_port=ports["client"],
+        num_cpus=4,
+        object_store_memory=2 * _OBJECT_STORE_BYTES,
+        temp_dir=temporary,
+    )
+    address, dashboard = f"127.0.0.1:{ports['gcs']}", f"http://127.0.0.1:{ports['dashboard']}"
+    try:
+        with running(command, env, Path(temporary) / "head.log") as guard:
+            yield Head(guard, address, dashboard, token)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def ray_start(*flags: str, **options: str | int) -> list[str]:
+    """``ray start --block`` on this machine with ``flags`` and ``--name=value`` for each option."""
+    named: dict[str, str | int] = {
+        "object-store-memory": _OBJECT_STORE_BYTES,
+        # Any free ones: from its range two nodes of one machine may choose the same.
+        "min-worker-port": 0,
+        "max-worker-port": 0,
     }
-    command = [str(BIN / "ray"), "start", "--head", "--block", "--include-dashboard=true"]
-    command += [f"--{name}={value}" for name, value in options.items()]
-    log = Path(temporary) / "head.log"
+    named |= {name.replace("_", "-"): value for name, value in options.items()}
+    command = [sys.executable, "-c", _RAY, "start", "--block", "--node-ip-address=127.0.0.1", *flags]
+    return command + [f"--{name}={value}" for name, value in named.items()]
+
+
+@contextlib.contextmanager
+def running(command: list[str], env: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A `ray_start` under a guard, once Ray says that it runs; killed with all it started at the end.
+
+    What comes back is the guard, which ends when its command does.
+    """
     with log.open("wb") as output:
-        process = subprocess.Popen(
+        guard = subprocess.Popen(
             [sys.executable, "-c", _GUARD, *command],
-            env=env,
+            env=dict(env),
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
         )
     try:
-        deadline = time.monotonic() + _STARTING_SECONDS
+        limit = time.monotonic() + PATIENCE_SECONDS
         while "Ray runtime started" not in log.read_text():
-            if _TOO_LATE in log.read_text():
-                raise TimeoutError(log.read_text())
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
+            assert guard.poll() is None, log.read_text()
+            assert time.monotonic() < limit, log.read_text()
             time.sleep(0.2)
-        yield Head(process, f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", token)
+        yield guard
     finally:
-        started = family(process.pid)
-        assert process.stdin is not None
-        process.stdin.close()
+        started = family(guard.pid)
+        assert guard.stdin is not None
+        guard.stdin.close()
         end(started, patience_seconds=20.0)
-        process.wait()
-        shutil.rmtree(temporary, ignore_errors=True)
+        guard.wait()
 
 
 def finish(process: subprocess.Popen[str], seconds: float = 300.0) -> tuple[int, str]:
@@ -152,12 +185,21 @@ def finish(process: subprocess.Popen[str], seconds: float = 300.0) -> tuple[int,
     return process.returncode, errors
 
 
-def _free_ports(count: int) -> list[str]:
-    sockets = [socket.socket() for _ in range(count)]
+def free_ports(*names: str) -> dict[str, int]:
+    """A free port of loopback for each name."""
+    sockets = [socket.socket() for _ in names]
     try:
         for one in sockets:
             one.bind(("127.0.0.1", 0))
-        return [str(one.getsockname()[1]) for one in sockets]
+        return {name: int(one.getsockname()[1]) for name, one in zip(names, sockets, strict=True)}
     finally:
         for one in sockets:
             one.close()
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
+    """Return once ``condition`` holds; fail with ``what`` after ``seconds``."""
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, what
+        time.sleep(0.3)
