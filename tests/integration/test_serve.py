@@ -1,14 +1,23 @@
-"""``hedgecast serve`` with a real local Ray and a real gRPC channel, from start to the last process."""
+"""``hedgecast serve`` with a real local Ray and a real gRPC channel, from start to the last process.
+
+One service for all tests, with tokens, audit, metrics and spans; the test that drains it comes last.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import http.server
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +27,7 @@ import numpy as np
 import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from hedgecast.client import Client, DecisionAnswer
 from hedgecast.core import errors
@@ -29,41 +39,124 @@ from hedgecast.service.bundles import local_model
 from hedgecast.service.local import LocalBackend
 from hedgecast.service.models import BundleReference
 from hedgecast.service.settings import load_settings
-from hedgecast.testing import TinyModel, make_tiny_model
+from hedgecast.testing import TinyModel
 from hedgecast_workers.local_service import local_service
 from hedgecast_workers.models import present, registered
 
 HOURS_BACK = 200
+TOKEN = "sesame"
+# On the tiny model: long enough to be under way when SIGTERM comes, well within the drain.
+MANY_SCENARIOS = 10_000
+
+
+class Collector:
+    """Takes spans over OTLP/HTTP: (service name, span name, trace id)."""
+
+    def __init__(self) -> None:
+        self.spans: list[tuple[str, str, bytes]] = []
+        spans = self.spans
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+                    names = {pair.key: pair.value.string_value for pair in resource.resource.attributes}
+                    for scope in resource.scope_spans:
+                        spans.extend((names["service.name"], s.name, s.trace_id) for s in scope.spans)
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, format: str, *arguments: object) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.endpoint = f"http://127.0.0.1:{self.server.server_port}/v1/traces"
+
+    def traces(self, seconds: float) -> dict[bytes, set[tuple[str, str]]]:
+        """Trace id to its spans, once one has three or the time is up."""
+        end = time.monotonic() + seconds
+        while True:
+            found: dict[bytes, set[tuple[str, str]]] = {}
+            for service, name, trace in list(self.spans):
+                found.setdefault(trace, set()).add((service, name))
+            if any(len(spans) >= 3 for spans in found.values()) or time.monotonic() > end:
+                return found
+            time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
-    return make_tiny_model(tmp_path_factory.mktemp("serve"))
+def collector() -> Iterator[Collector]:
+    collector = Collector()
+    thread = threading.Thread(target=collector.server.serve_forever)
+    thread.start()
+    yield collector
+    collector.server.shutdown()
+    collector.server.server_close()
+    thread.join()
+
+
+@dataclasses.dataclass(frozen=True)
+class Service:
+    """The running command."""
+
+    process: subprocess.Popen[str]
+    address: str
+    metrics_port: int
+    audit: Path
+
+    def metrics(self) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5) as answer:
+            return str(answer.read().decode())
+
+    def wait_for(self, line: str) -> None:
+        """Until the metrics have it."""
+        end = time.monotonic() + 30
+        while line not in self.metrics():
+            assert time.monotonic() < end, line
+            time.sleep(0.01)
+
+    def num_scenarios(self) -> float:
+        """Drawn so far."""
+        pattern = r'^hedgecast_scenarios_total{model="tiny@local"} (\S+)$'
+        return sum(map(float, re.findall(pattern, self.metrics(), re.MULTILINE)))
 
 
 @pytest.fixture(scope="module")
-def address(tiny: TinyModel) -> Iterator[str]:
+def service(
+    tiny: TinyModel, collector: Collector, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
+    audit = tmp_path_factory.mktemp("service") / "audit.jsonl"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        metrics_port = int(probe.getsockname()[1])
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "HEDGECAST_TOKENS": f"planner {hashlib.sha256(TOKEN.encode()).hexdigest()}",
+        "HEDGECAST_AUDIT_FILE": str(audit),
+        "HEDGECAST_METRICS_PORT": str(metrics_port),
+        "HEDGECAST_TRACE_ENDPOINT": collector.endpoint,
+        "HEDGECAST_DRAIN_SECONDS": "30",
+    }
     command = [str(Path(sys.executable).parent / "hedgecast"), "serve", "--port", "0", "--json"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [*command, "--bundle", str(tiny.bundle.folder)], stdout=subprocess.PIPE, text=True, env=environment
     )
     assert process.stdout is not None
     try:
-        yield json.loads(process.stdout.readline())["address"]
-        family = [process, *psutil.Process(process.pid).children(recursive=True)]
-        folders = {argument for member in family[1:] for argument in member.cmdline() if "/hc-" in argument}
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 0
-        assert len(family) > 6, "Ray ran in these processes"
-        left = [member for member in family[1:] if member.is_running()]
-        assert not left, f"still there after SIGTERM: {left}"
-        assert not any(Path(folder).exists() for folder in folders if folder.startswith("/"))
+        address = json.loads(process.stdout.readline())["address"]
+        yield Service(process, address, metrics_port, audit)
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=60)
         process.stdout.close()
+
+
+@pytest.fixture
+def client(service: Service) -> Iterator[Client]:
+    with Client(service.address, token=TOKEN, retries=0) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
@@ -86,16 +179,12 @@ def _decide(client: Client, table: SeriesTable, day: str, **options: object) -> 
 
 
 def test_the_service_answers_as_the_bundle_does_in_this_process(
-    address: str, tiny: TinyModel, table: SeriesTable
+    client: Client, tiny: TinyModel, table: SeriesTable
 ) -> None:
     backend = LocalBackend([local_model(BundleReference(folder=tiny.bundle.folder))])
-    with (
-        background_server(backend, load_settings(port=0)) as here,
-        Client(address) as remote,
-        Client(here) as local,
-    ):
+    with background_server(backend, load_settings(port=0)) as here, Client(here) as local:
         options: dict[str, object] = {"seed": 5, "scenario_count": 100, "return_scenarios": True}
-        served = _decide(remote, table, "2021-02-10", risk="cvar:0.8", **options)
+        served = _decide(client, table, "2021-02-10", risk="cvar:0.8", **options)
         expected = _decide(local, table, "2021-02-10", risk="cvar:0.8", **options)
     backend.close()
     assert served.scenario_fingerprint == expected.scenario_fingerprint
@@ -110,41 +199,39 @@ def test_the_service_answers_as_the_bundle_does_in_this_process(
     assert np.abs(np.diff(served.decision["schedule"])).max() <= 4.0 + 1e-6
 
 
-def test_health_and_models(address: str) -> None:
-    with grpc.insecure_channel(address) as channel:
+def test_health_and_models(service: Service, client: Client) -> None:
+    with grpc.insecure_channel(service.address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         request = health_pb2.HealthCheckRequest(service="hedgecast.rpc.v1.DecisionService")
         assert stub.Check(request, timeout=5).status == health_pb2.HealthCheckResponse.SERVING
-    with Client(address) as client:
-        (model,) = client.models()
-        assert model.name == "tiny@local"
-        assert model.known_columns == {"holiday": ""}
-        assert set(model.given) == {"ramp_limit", "capacity"}
+    (model,) = client.models()
+    assert model.name == "tiny@local"
+    assert model.known_columns == {"holiday": ""}
+    assert set(model.given) == {"ramp_limit", "capacity"}
 
 
-def test_errors_keep_their_class_across_the_cluster(address: str, table: SeriesTable) -> None:
-    with Client(address) as client:
-        with pytest.raises(errors.ModelNotFoundError, match="tiny@local"):
-            client.model("tiny@7")
-        with pytest.raises(errors.DataError, match="decisions are issued at 00:00"):
-            client.decide(
-                "tiny",
-                history={name: table.columns[name][:300] for name in ("load_gw", "holiday")},
-                history_times=table.times[:300],
-                known={"holiday": table.columns["holiday"][300:324]},
-                known_times=table.times[300:324],
-            )
-        with pytest.raises(errors.ShapeError, match="capacity"):
-            _decide(client, table, "2021-02-10", given={"capacity": 1.0})
-        with pytest.raises(errors.DataError, match="takes none that is negative"):
-            _decide(client, table, "2021-02-10", given={"capacity": np.full(24, -1.0)})
-        with pytest.raises(errors.DeadlineError):
-            _decide(client, table, "2021-02-10", scenario_count=2000, deadline_seconds=0.02)
+def test_errors_keep_their_class_across_the_cluster(client: Client, table: SeriesTable) -> None:
+    with pytest.raises(errors.ModelNotFoundError, match="tiny@local"):
+        client.model("tiny@7")
+    with pytest.raises(errors.DataError, match="decisions are issued at 00:00"):
+        client.decide(
+            "tiny",
+            history={name: table.columns[name][:300] for name in ("load_gw", "holiday")},
+            history_times=table.times[:300],
+            known={"holiday": table.columns["holiday"][300:324]},
+            known_times=table.times[300:324],
+        )
+    with pytest.raises(errors.ShapeError, match="capacity"):
+        _decide(client, table, "2021-02-10", given={"capacity": 1.0})
+    with pytest.raises(errors.DataError, match="takes none that is negative"):
+        _decide(client, table, "2021-02-10", given={"capacity": np.full(24, -1.0)})
+    with pytest.raises(errors.DeadlineError):
+        _decide(client, table, "2021-02-10", scenario_count=2000, deadline_seconds=0.02)
 
 
-def test_concurrent_requests_are_not_mixed(address: str, table: SeriesTable) -> None:
+def test_concurrent_requests_are_not_mixed(service: Service, table: SeriesTable) -> None:
     days = ["2021-02-10", "2021-02-11", "2021-02-12", "2021-02-13"]
-    with Client(address) as client, ThreadPoolExecutor(8) as pool:
+    with Client(service.address, token=TOKEN) as client, ThreadPoolExecutor(8) as pool:
         alone = {day: _decide(client, table, day, scenario_count=50) for day in days}
         calls = [(day, pool.submit(_decide, client, table, day, scenario_count=50)) for day in days * 3]
         for day, call in calls:
@@ -154,8 +241,8 @@ def test_concurrent_requests_are_not_mixed(address: str, table: SeriesTable) -> 
     assert len({answer.scenario_fingerprint for answer in alone.values()}) == len(days)
 
 
-def test_only_loopback_or_authenticated_ports_are_open(address: str) -> None:
-    gateway = int(address.rpartition(":")[2])
+def test_only_loopback_or_authenticated_ports_are_open(service: Service) -> None:
+    gateway = int(service.address.rpartition(":")[2])
     listening: dict[str, set[str]] = {}
     for member in psutil.Process().children(recursive=True):
         for connection in member.net_connections(kind="inet"):
@@ -235,3 +322,37 @@ def test_a_process_that_ends_is_told_with_its_last_words(
     monkeypatch.setattr(sys, "executable", str(broken))
     with pytest.raises(errors.UnavailableError, match="what went wrong"), local_service(tiny.bundle.folder):
         pass
+
+
+def test_spans_metrics_audit_and_a_drain(
+    service: Service, client: Client, collector: Collector, table: SeriesTable
+) -> None:
+    before = service.num_scenarios()
+    answer = _decide(client, table, "2021-02-10", scenario_count=50, request_id="first")
+    with pytest.raises(errors.UnauthenticatedError), Client(service.address, retries=0) as stranger:
+        stranger.models()
+    gateway = ("hedgecast-gateway", "hedgecast.rpc.v1.DecisionService/Decide")
+    whole = {gateway, ("hedgecast-solver", "solver.answer"), ("hedgecast-denoiser", "denoiser.draw")}
+    assert whole in collector.traces(20).values(), "one trace over three processes"
+    assert service.num_scenarios() == before + 50
+    family = psutil.Process(service.process.pid).children(recursive=True)
+    folders = {argument for member in family for argument in member.cmdline() if "/hc-" in argument}
+    with ThreadPoolExecutor(1) as pool:
+        options: dict[str, object] = {"scenario_count": MANY_SCENARIOS, "request_id": "last"}
+        last = pool.submit(_decide, client, table, "2021-02-10", **options)
+        service.wait_for("hedgecast_requests_under_way 1.0")
+        service.process.send_signal(signal.SIGTERM)
+        assert last.result(timeout=60).scenario_count == MANY_SCENARIOS, "it was let finish"
+    assert service.process.wait(timeout=60) == 0
+    assert len(family) > 5, "Ray ran in these processes"
+    # Ended ones stay zombies until the system reaps them.
+    left = psutil.wait_procs(family, timeout=5)[1]
+    assert not left, f"still there after SIGTERM: {left}"
+    assert not any(Path(folder).exists() for folder in folders if folder.startswith("/"))
+    lines = [json.loads(line) for line in service.audit.read_text().splitlines()]
+    (first,) = [line for line in lines if line["request_id"] == "first"]
+    (final,) = [line for line in lines if line["request_id"] == "last"]
+    assert [(line["principal"], line["outcome"]) for line in (first, final)] == [("planner", "OK")] * 2
+    assert [line["outcome"] for line in lines if not line["principal"]] == ["UNAUTHENTICATED"]
+    assert first["fingerprint"] == answer.scenario_fingerprint
+    assert TOKEN not in service.audit.read_text()
