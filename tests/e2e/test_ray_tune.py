@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import psutil
 import pytest
 
 from hedgecast.testing import write_tiny_study
+from hedgecast_workers.testing import BIN, Head, environment
 
 pytestmark = pytest.mark.slow
 
@@ -38,14 +37,13 @@ SETTINGS = (
 )
 
 
-def tuned(study: Path, folder: Path, *options: str) -> dict[str, Any]:
-    command = [str(Path(sys.executable).parent / "hedgecast"), "tune", str(study), "--json", *options]
+def tuned(study: Path, folder: Path, env: dict[str, str], *options: str) -> dict[str, Any]:
+    command = [str(BIN / "hedgecast"), "tune", str(study), "--json", *options]
     command += [argument for change in SETTINGS for argument in ("--set", change)]
     command += ["--output", str(folder / "tuning.json"), "--storage", str(folder / "ray")]
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     ran = subprocess.run(
         command,
-        env={**plain, "OMP_NUM_THREADS": "1"},
+        env=env,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -67,11 +65,11 @@ def ray_folders() -> set[str]:
     return found
 
 
-def test_a_search_is_bounded_reproducible_and_blind_to_the_test_days(tmp_path: Path) -> None:
+def test_a_search_is_bounded_reproducible_and_blind_to_the_test_days(tmp_path: Path, head: Head) -> None:
     before = ray_folders()
     study = write_tiny_study(tmp_path, num_days=200)
     study.write_text(study.read_text() + SEARCH)
-    found = tuned(study, tmp_path / "first")
+    found = tuned(study, tmp_path / "first", environment())
     assert len(found["trials"]) == 3
     costs = [trial["cost"] for trial in found["trials"]]
     assert costs == sorted(costs)
@@ -84,7 +82,7 @@ def test_a_search_is_bounded_reproducible_and_blind_to_the_test_days(tmp_path: P
         assert 2 <= trial["epochs"] <= 6
         assert 1e-4 <= trial["values"]["learning_rate"] <= 1e-2
         assert trial["values"]["generator.denoiser.hidden"] in (16, 32)
-    # Other test days: the study's own settings come to the same cost.
+    # Other test days, and a cluster that is there: the study's own settings come to the same cost.
     first = tomllib.loads(study.read_text())["split"]["test"]
     rows = (tmp_path / "tiny.csv").read_text().splitlines()
     changed = [
@@ -94,7 +92,7 @@ def test_a_search_is_bounded_reproducible_and_blind_to_the_test_days(tmp_path: P
     ]
     assert changed != rows[1:]
     (tmp_path / "tiny.csv").write_text("\n".join([rows[0], *changed]) + "\n")
-    again = tuned(study, tmp_path / "second", "--trials", "1")
+    again = tuned(study, tmp_path / "second", head.connected(), "--trials", "1")
     assert again["own"]["cost"] == pytest.approx(found["own"]["cost"], rel=1e-9)
-    # The cluster that other tests share may be there; a search's own is gone.
+    # The cluster that tests share is there; the search's own is gone.
     assert ray_folders() - before == set()
