@@ -32,8 +32,9 @@ and not shown to be from 200 on; against the two-stage diffusion that it starts 
 """,
     "pjm-29": """
 Without the temperature's columns joint training is the best at every count from 200 scenarios on, against
-ridge-residual (-0.19 [-0.35, -0.02] at 200) and against two-stage diffusion at all counts. With 1,000
-scenarios it costs 2.97 a day, at the field's floor of about 3.0. It pays with coverage, 80 % for 89 %.
+ridge-residual (-0.18 [-0.35, -0.01] at 200) and against two-stage diffusion at all counts. With 1,000
+scenarios it costs 2.98 a day over five seeds, at the field's floor of about 3.0. It pays with coverage, 78 %
+for 89 %.
 """,
     "synthetic-asymmetric": """
 The spread of the residuals follows the context, which residuals by season cannot know: diffusion takes a
