@@ -78,7 +78,7 @@ class Denoiser:
         # Imported by the replicas that need torch and the solvers, not by the gateway and the driver.
         from hedgecast.registry.session import ScenarioSession
 
-        settings, folder = self._settings, present(reference).folder
+        settings, folder = self._settings, present(reference, apart=True).folder
         sessions = [
             ScenarioSession.open(
                 folder,

@@ -104,7 +104,7 @@ def host(plan: ServePlan) -> Iterator[Host]:
     """The running service of a plan; see `local_service`."""
     require_ray()
     reference = plan.bundle
-    if not (reference.folder / "bundle.json").is_file():
+    if not reference.present:
         raise BundleError(f"{reference.folder} is no bundle: it has no bundle.json")
     # Sockets have paths of at most 107 bytes, Ray's are deep: not in a long TMPDIR.
     folder = Path(tempfile.mkdtemp(prefix="hc-", dir="/tmp" if os.path.isdir("/tmp") else None))

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from hedgecast.core.errors import BundleError, HedgecastError, UnavailableError, class_of
 from hedgecast.data.datasets import cache_folder
+from hedgecast.registry.graphs import MANIFEST
 from hedgecast.service.models import CHAMPION, BundleReference
 
-_MANIFEST = "bundle.json"
 _SHOWN_LINES = 5
 
 
@@ -48,10 +48,14 @@ def registered(model: str, registry: str | None = None, folder: Path | None = No
     )
 
 
-def present(reference: BundleReference) -> BundleReference:
+def present(reference: BundleReference, *, apart: bool = False) -> BundleReference:
     """The reference with its bundle in its folder on this machine, fetched from the registry if it was not.
 
-    A process of its own fetches: a replica that imported MLflow would hold its 140 MB from then on.
+    Parameters
+    ----------
+    reference : BundleReference
+    apart : bool
+        Fetch in a process of its own: a replica that imported MLflow would hold its 140 MB from then on.
 
     Raises
     ------
@@ -60,42 +64,51 @@ def present(reference: BundleReference) -> BundleReference:
     HedgecastError
         What the registry says instead.
     """
-    if (reference.folder / _MANIFEST).is_file():
+    if reference.present:
         return reference
     if reference.registry is None:
-        raise BundleError(f"{reference.folder} is no bundle: it has no {_MANIFEST}")
+        raise BundleError(f"{reference.folder} is no bundle: it has no {MANIFEST}")
     model = f"{reference.name}@{reference.version}"
-    command = [sys.executable, "-m", __name__, reference.registry, model, str(reference.folder.parent)]
+    fetch = _fetched_apart if apart else _fetched
+    return dataclasses.replace(reference, folder=fetch(reference.registry, model, reference.folder.parent))
+
+
+def _fetched_apart(registry: str, model: str, folder: Path) -> Path:
+    command = [sys.executable, "-m", __name__, registry, model, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
         record = json.loads(done.stdout)
     except ValueError:
-        last = done.stderr.strip().splitlines()[-_SHOWN_LINES:]
-        raise UnavailableError(
-            f"fetching {model} ended with status {done.returncode}: {chr(10).join(last)}"
-        ) from None
+        last = "\n".join(done.stderr.strip().splitlines()[-_SHOWN_LINES:])
+        raise UnavailableError(f"fetching {model} ended with status {done.returncode}: {last}") from None
     if "reason" in record:
         raise (class_of(record["reason"]) or HedgecastError)(record["message"])
-    return dataclasses.replace(reference, folder=Path(record["folder"]))
+    return Path(record["folder"])
 
 
-def _fetched(registry: str, model: str, folder: Path) -> dict[str, str]:
+def _fetched(registry: str, model: str, folder: Path) -> Path:
+    """The bundle's folder."""
     from hedgecast.registry.store import ModelStore
 
-    store = ModelStore(registry)
     try:
-        return {"folder": str(store.fetch(model, folder).folder)}
-    except HedgecastError as error:
-        return {"reason": error.reason, "message": str(error)}
+        return ModelStore(registry).fetch(model, folder).folder
     except OSError:
         # Another replica on this machine was first.
         there = folder / model.replace("@", "-")
-        if not (there / _MANIFEST).is_file():
+        if not (there / MANIFEST).is_file():
             raise
-        return {"folder": str(there)}
+        return there
+
+
+def _told(registry: str, model: str, folder: str) -> dict[str, str]:
+    """What the process that asked reads."""
+    try:
+        return {"folder": str(_fetched(registry, model, Path(folder)))}
+    except HedgecastError as error:
+        return {"reason": error.reason, "message": str(error)}
 
 
 if __name__ == "__main__":
     # What others print must not come between.
     said, sys.stdout = sys.stdout, sys.stderr
-    print(json.dumps(_fetched(sys.argv[1], sys.argv[2], Path(sys.argv[3]))), file=said)
+    print(json.dumps(_told(*sys.argv[1:])), file=said)

@@ -183,7 +183,7 @@ class Solver:
         """A version of the model, once it has drawn and solved."""
         from hedgecast.service.bundles import served_model, warm_up, warm_up_context
 
-        model = await asyncio.to_thread(lambda: served_model(present(reference)))
+        model = await asyncio.to_thread(lambda: served_model(present(reference, apart=True)))
         context = warm_up_context(model)
         request = DrawRequest(
             features=context.features, day_number=context.day_number, count=_WARM_UP_SCENARIOS, seed=0

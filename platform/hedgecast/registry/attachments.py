@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from hedgecast.core.errors import InputError
-from hedgecast.registry.bundle import MANIFEST
+from hedgecast.registry.graphs import MANIFEST
 from hedgecast.registry.store import ARTIFACT, ModelStore, client_of, quiet
 
 

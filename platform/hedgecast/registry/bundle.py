@@ -26,11 +26,10 @@ from typing import Any, Self
 from hedgecast.core.config import Config
 from hedgecast.core.errors import BundleError, ConfigError
 from hedgecast.programs.catalog import ProgramConfig
-from hedgecast.registry.graphs import BASELINE_GRAPH, DENOISER_GRAPH, SCENARIOS_GRAPH
+from hedgecast.registry.graphs import BASELINE_GRAPH, DENOISER_GRAPH, MANIFEST, SCENARIOS_GRAPH
 from hedgecast.scenarios.envelope import Envelope, SafetyConfig
 
 FORMAT = 2
-MANIFEST = "bundle.json"
 GENERATOR_WEIGHTS = "generator.npz"
 PROGRAM_FILE = "program.py"
 MODEL_CARD = "README.md"

@@ -1,7 +1,9 @@
-"""Names of the files that hold a bundle's graphs; whoever has scenarios drawn says by which of them."""
+"""Names of a bundle's files for those who do not open it: the manifest, and the graphs that draw."""
 
 from __future__ import annotations
 
+MANIFEST = "bundle.json"
+"""A folder that has it is a bundle."""
 SCENARIOS_GRAPH = "scenarios.onnx"
 """Context and noise to scenarios."""
 BASELINE_GRAPH = "baseline.onnx"

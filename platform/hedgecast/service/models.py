@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hedgecast.core.errors import ModelNotFoundError
+from hedgecast.registry.graphs import MANIFEST
 from hedgecast.registry.ladder import MeasuredStep, Student
 
 CHAMPION = "champion"
@@ -28,6 +29,11 @@ class BundleReference:
     """Where machines that lack the folder fetch it from; None: nowhere."""
     follows: str = ""
     """Alias whose version is meant, also when it moves; empty: this version for good."""
+
+    @property
+    def present(self) -> bool:
+        """Whether the bundle is in its folder on this machine."""
+        return (self.folder / MANIFEST).is_file()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
