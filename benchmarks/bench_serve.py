@@ -33,8 +33,6 @@ from serving.page import page
 
 from hedgecast.client import AsyncClient
 from hedgecast.client.requests import decide_request
-from hedgecast.data.datasets import load_table
-from hedgecast.data.tables import SeriesTable
 from hedgecast.service.background import background_server
 from hedgecast.service.bundles import local_model, warm_up, warm_up_context
 from hedgecast.service.local import LocalBackend
@@ -49,7 +47,6 @@ SERVICES = ("background", "ray")
 SCENARIOS = (200, 1000)
 _DEADLINE_SECONDS = 600.0
 _BLOCKS = 5
-_HOURS_BACK = 200
 _DAYS = 16
 
 Call = Callable[[int], Awaitable[str]]
@@ -132,20 +129,8 @@ def _served(service: str, backend: LocalBackend, reference: BundleReference) -> 
 
 def _questions(tiny: TinyModel) -> list[dict[str, Any]]:
     """The plans of local winter days, which begin at 23:00 UTC the day before."""
-    table = load_table(tiny.study.data)
-    first = int(np.searchsorted(table.times, np.datetime64("2021-01-19T23:00", "ns")))
-    return [_question(table, first + 24 * day) for day in range(_DAYS)]
-
-
-def _question(table: SeriesTable, start: int) -> dict[str, Any]:
-    past, ahead = slice(start - _HOURS_BACK, start), slice(start, start + 24)
-    return {
-        "history": {name: table.columns[name][past] for name in ("load_gw", "holiday")},
-        "history_times": table.times[past],
-        "known": {"holiday": table.columns["holiday"][ahead]},
-        "known_times": table.times[ahead],
-        "gap_replications": 0,
-    }
+    starts = np.datetime64("2021-01-19T23:00") + np.timedelta64(24, "h") * np.arange(_DAYS)
+    return [{**tiny.question(str(start)), "gap_replications": 0} for start in starts]
 
 
 async def _rows(

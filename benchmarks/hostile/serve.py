@@ -14,24 +14,18 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
-
-from hedgecast.data.datasets import load_table
-from hedgecast.data.tables import SeriesTable
 from hedgecast.rpc import codec
-from hedgecast.rpc.codec import NamedRows
 from hedgecast.rpc.v1.decision_service_pb2 import DecideRequest
 from hedgecast.service.background import background_server
 from hedgecast.service.bundles import local_model, warm_up, warm_up_context
 from hedgecast.service.local import LocalBackend
 from hedgecast.service.models import BundleReference
 from hedgecast.service.settings import load_settings
-from hedgecast.testing import make_tiny_model
+from hedgecast.testing import TinyModel, make_tiny_model
 
 TOKEN = "sesame"
 MESSAGE_BYTES = 4 * 2**20
 DEADLINE_SECONDS = 3.0
-_HOURS_BACK = 200
 
 
 def main() -> None:
@@ -45,7 +39,7 @@ def main() -> None:
     context = warm_up_context(local.model)
     warm_up(local.model, context, local.draw(context, 16, 0))
     backend = LocalBackend([local])
-    (folder / "valid.bin").write_bytes(_valid(load_table(tiny.study.data)).SerializeToString())
+    (folder / "valid.bin").write_bytes(_valid(tiny).SerializeToString())
     limits = {
         "port": 0,
         "max_message_bytes": MESSAGE_BYTES,
@@ -75,16 +69,12 @@ def main() -> None:
     backend.close()
 
 
-def _valid(table: SeriesTable) -> DecideRequest:
-    """The plan of a local winter day, which begins at 23:00 UTC the day before."""
-    start = int(np.searchsorted(table.times, np.datetime64("2021-02-09T23:00", "ns")))
-    past, ahead = slice(start - _HOURS_BACK, start), slice(start, start + 24)
-    history = {name: table.columns[name][past] for name in ("load_gw", "holiday")}
-    known = {"holiday": table.columns["holiday"][ahead]}
+def _valid(tiny: TinyModel) -> DecideRequest:
+    history, known = tiny.day_rows()
     return DecideRequest(
         model="tiny",
-        history=codec.encode_rows(NamedRows(times=table.times[past], columns=history)),
-        known=codec.encode_rows(NamedRows(times=table.times[ahead], columns=known)),
+        history=codec.encode_rows(history),
+        known=codec.encode_rows(known),
         scenario_count=3,
         seed=5,
         request_id="valid",

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import functools
 import ipaddress
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cvxpy as cp
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hedgecast.core.errors import DataError
 from hedgecast.data.datasets import load_table
 from hedgecast.data.features import features
 from hedgecast.data.schema import FeatureSchema
@@ -25,26 +21,18 @@ from hedgecast.data.windows import build_windows
 from hedgecast.diffusion.generator import Generator
 from hedgecast.learning.distillation import student_of
 from hedgecast.learning.study import Study, read_study
-from hedgecast.programs.program import TwoStageProgram
 from hedgecast.registry.bundle import GENERATOR_WEIGHTS, MODEL_CARD, Bundle, write_bundle
 from hedgecast.registry.descent import TEACHER_FINGERPRINT
 from hedgecast.registry.evidence import ValidationDays
 from hedgecast.registry.export import ScenarioGraph, export_graph
 from hedgecast.registry.graphs import SCENARIOS_GRAPH
 from hedgecast.registry.package import package
-from hedgecast.registry.session import Context
 from hedgecast.registry.weights import weights_of
 from hedgecast.rpc.codec import NamedRows
-from hedgecast.scenarios.scenario_set import ScenarioSet
-from hedgecast.service.bundles import warm_up
-from hedgecast.service.decide import ServedModel
-from hedgecast.service.local import LocalModel
-from hedgecast.service.models import ArraySpec, ColumnSpec, ModelDescription, ProgramDescription
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
-LAST_DAY_STEPS = 6
 """Hourly steps that the model of `last_day_model` looks back and plans ahead."""
 _HOUR = np.timedelta64(1, "h")
 _MINUTE = datetime.timedelta(minutes=1)
@@ -123,6 +111,27 @@ class TinyModel:
     split: Split
     generator: Generator
     bundle: Bundle
+
+    def day_rows(self, start: str = "2021-02-09T23:00") -> tuple[NamedRows, NamedRows]:
+        """What is told about a local day that begins at ``start``, UTC: history, and what is known ahead."""
+        table = load_table(self.study.data)
+        first = int(np.searchsorted(table.times, np.datetime64(start, "ns")))
+        past, ahead = slice(first - 200, first), slice(first, first + 24)
+        history = {name: table.columns[name][past] for name in ("load_gw", "holiday")}
+        return (
+            NamedRows(times=table.times[past], columns=history),
+            NamedRows(times=table.times[ahead], columns={"holiday": table.columns["holiday"][ahead]}),
+        )
+
+    def question(self, start: str = "2021-02-09T23:00") -> dict[str, Any]:
+        """The same as a client's arguments."""
+        history, known = self.day_rows(start)
+        return {
+            "history": history.columns,
+            "history_times": history.times,
+            "known": known.columns,
+            "known_times": known.times,
+        }
 
 
 def make_tiny_model(folder: Path, *, network_seed: int = 0) -> TinyModel:
@@ -304,105 +313,6 @@ def reach(num_steps: int, last: int | None = None) -> float:
     heights = 0.5 * (torch.sin(angles[:-1]) + torch.sin(angles[1:]))
     parts = heights * (torch.pi / 2 / num_steps)
     return float(parts[-(last or num_steps) :].sum())
-
-
-class LastDay:
-    """The next six hours are like the last six, give or take a Gaussian tenth."""
-
-    def read(self, history: NamedRows, known: NamedRows) -> Context:  # noqa: ARG002 - nothing is known ahead
-        """The last six loads."""
-        if history.num_rows < LAST_DAY_STEPS:
-            raise DataError(
-                f"history has {history.num_rows} rows: needs {LAST_DAY_STEPS}", field="history.row_times"
-            )
-        last = history.times[-1].astype("datetime64[ns]")
-        return Context(
-            features=history.columns["load"][-LAST_DAY_STEPS:],
-            day_number=0,
-            step_times=last + _HOUR * np.arange(1, LAST_DAY_STEPS + 1),
-            step_slots=np.arange(LAST_DAY_STEPS),
-        )
-
-    def draw(
-        self,
-        context: Context,
-        count: int,
-        seed: int,
-        start: int = 0,
-        *,
-        graph: str = SCENARIOS_GRAPH,  # noqa: ARG002 - it is its own baseline
-    ) -> NDArray[np.float32]:
-        """(count, T, 1) from scenario ``start`` of the seed."""
-        noise = np.random.default_rng(seed).normal(size=(start + count, LAST_DAY_STEPS))[start:]
-        paths: NDArray[np.float32] = (context.features + 0.1 * noise)[..., None].astype(np.float32)
-        return paths
-
-    def scenario_set(self, context: Context, paths: NDArray[np.float32], seed: int) -> ScenarioSet:
-        """The paths with their names and times."""
-        return ScenarioSet(
-            paths=torch.from_numpy(paths.astype(np.float64))[None],
-            names=("load",),
-            units=("GW",),
-            times=context.step_times[None],
-            source="last day",
-            seed=seed,
-        )
-
-
-@functools.cache
-def newsvendor(num_steps: int) -> TwoStageProgram:
-    """Without a binding capacity each step is the 50 / 50.5 quantile of its load."""
-    schedule = cp.Variable(num_steps, name="schedule")
-    load = cp.Parameter(num_steps, name="load")
-    capacity = cp.Parameter(name="capacity", value=100.0)
-    return TwoStageProgram(
-        name="newsvendor",
-        decision=schedule,
-        uncertain=load,
-        given=capacity,
-        constraints=[schedule >= 0, schedule <= capacity],
-        recourse_cost=50 * cp.sum(cp.pos(load - schedule)) + 0.5 * cp.sum(cp.pos(schedule - load)),
-    )
-
-
-def last_day_model() -> LocalModel:
-    """A small real model to serve, ``last_day@3``, warm: `LastDay` scenarios, `newsvendor` decisions."""
-    source = LastDay()
-    load = ColumnSpec(name="load", unit="GW")
-    description = ModelDescription(
-        name="last_day",
-        version="3",
-        fingerprint="f" * 64,
-        aliases=("champion",),
-        program=ProgramDescription(
-            name="newsvendor",
-            version="1",
-            fingerprint="p" * 64,
-            decision=(ArraySpec(name="schedule", shape=(LAST_DAY_STEPS,), unit="GW"),),
-            uncertain=(ArraySpec(name="load", shape=(LAST_DAY_STEPS,), unit="GW"),),
-            given=(ArraySpec(name="capacity", shape=(), unit="GW"),),
-        ),
-        history_columns=(load,),
-        known_columns=(),
-        history_steps=LAST_DAY_STEPS,
-        horizon_steps=LAST_DAY_STEPS,
-        step_seconds=3600.0,
-        time_zone="UTC",
-        series=(load,),
-    )
-    served = ServedModel(description=description, source=source, program=newsvendor)
-    # Compiled kernels take a minute on a machine that has none: before any deadline runs.
-    slots = np.arange(LAST_DAY_STEPS)
-    context = Context(np.full(LAST_DAY_STEPS, 40.0), 0, slots.astype("datetime64[ns]"), slots)
-    warm_up(served, context, source.draw(context, 8, 0))
-    return LocalModel(model=served, draw=source.draw)
-
-
-def last_day_rows() -> NamedRows:
-    """Twelve hours of made-up load, from 2020-06-01: what `last_day_model` wants to be told."""
-    steps = np.arange(2 * LAST_DAY_STEPS)
-    times = np.datetime64("2020-06-01T00:00", "ns") + _HOUR * steps
-    return NamedRows(times=times, columns={"load": 40.0 + 5.0 * np.sin(steps)})
 
 
 class Authority:

@@ -34,7 +34,7 @@ from hedgecast.scenarios.scenario_set import ScenarioSet
 from hedgecast.service.background import background_server
 from hedgecast.service.local import LocalBackend
 from hedgecast.service.settings import ServiceSettings
-from hedgecast.testing import last_day_model, last_day_rows
+from hedgecast.testing_last_day import last_day_model, last_day_rows
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

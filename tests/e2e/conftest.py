@@ -7,11 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 
-from hedgecast.data.datasets import load_table
 from hedgecast.registry.store import ModelStore
 from hedgecast.testing import TinyModel
 from hedgecast_workers.testing import Head, free_ports, local_head
@@ -103,24 +101,11 @@ def chart_run(
             service=service,
             jobs=jobs,
             tiny=tiny,
-            question=_question(tiny),
+            question=tiny.question(),
             tls=tls,
             address=f"127.0.0.1:{ports['gateway']}",
             health=f"127.0.0.1:{ports['health']}",
         )
-
-
-def _question(tiny: TinyModel) -> dict[str, Any]:
-    """Rows of a local winter day, which begins at 23:00 UTC the day before."""
-    table = load_table(tiny.study.data)
-    start = int(np.searchsorted(table.times, np.datetime64("2021-02-09T23:00", "ns")))
-    past, ahead = slice(start - 200, start), slice(start, start + 24)
-    return {
-        "history": {name: table.columns[name][past] for name in ("load_gw", "holiday")},
-        "history_times": table.times[past],
-        "known": {"holiday": table.columns["holiday"][ahead]},
-        "known_times": table.times[ahead],
-    }
 
 
 def _fill(root: Path, folder: Path, studies: dict[str, str]) -> None:

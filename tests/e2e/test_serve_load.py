@@ -24,7 +24,6 @@ import torch
 from mlflow import MlflowClient
 
 from hedgecast.client import Client, DecisionAnswer
-from hedgecast.data.datasets import load_table
 from hedgecast.data.features import features
 from hedgecast.registry.attachments import attach
 from hedgecast.registry.bundle import Bundle
@@ -39,13 +38,7 @@ from hedgecast.service.bundles import local_model
 from hedgecast.service.local import LocalBackend
 from hedgecast.service.models import BundleReference
 from hedgecast.service.settings import load_settings
-from hedgecast.testing import (
-    TinyModel,
-    made_up_days,
-    make_tiny_model,
-    make_tiny_student,
-    passing_metrics,
-)
+from hedgecast.testing import TinyModel, made_up_days, make_tiny_model, make_tiny_student, passing_metrics
 from hedgecast_workers.models import registered
 from hedgecast_workers.plan import ServePlan
 from hedgecast_workers.processes import end, family
@@ -119,18 +112,7 @@ class Service:
 
     def ask(self, client: Client, model: str, seed: int) -> DecisionAnswer:
         """The plan of a local winter day, which begins at 23:00 UTC the day before."""
-        return client.decide(model, scenario_count=SCENARIOS, seed=seed, **self.rows())  # type: ignore[arg-type]
-
-    def rows(self) -> dict[str, object]:
-        table = load_table(self.tiny.study.data)
-        start = int(np.searchsorted(table.times, np.datetime64("2021-02-09T23:00", "ns")))
-        past, ahead = slice(start - 200, start), slice(start, start + 24)
-        return {
-            "history": {name: table.columns[name][past] for name in ("load_gw", "holiday")},
-            "history_times": table.times[past],
-            "known": {"holiday": table.columns["holiday"][ahead]},
-            "known_times": table.times[ahead],
-        }
+        return client.decide(model, scenario_count=SCENARIOS, seed=seed, **self.tiny.question())  # type: ignore[arg-type]
 
 
 class Load:
@@ -285,7 +267,7 @@ def test_under_load_a_student_draws_and_the_answer_says_so(service: Service) -> 
         )
         answers = load.stop()
         _wait(lambda: service.ask(client, "tiny@champion", 0).degradation is None, "full answers again")
-    session, rows = ScenarioSession(service.student), service.rows()
+    session, rows = ScenarioSession(service.student), service.tiny.question()
     history = NamedRows(times=rows["history_times"], columns=rows["history"])  # type: ignore[arg-type]
     known = NamedRows(times=rows["known_times"], columns=rows["known"])  # type: ignore[arg-type]
     drawn = [session.scenarios(history, known, SCENARIOS, seed).fingerprint() for seed in range(SEEDS)]
@@ -303,7 +285,7 @@ def test_a_new_champion_takes_over_with_no_failed_request(service: Service) -> N
     load = Load(service)
     load.more(SEEDS)
     with Client(service.address, retries=0, deadline_seconds=PATIENCE_SECONDS) as client:
-        batches = client.scenario_batches("tiny@champion", scenario_count=40_000, **service.rows())  # type: ignore[arg-type]
+        batches = client.scenario_batches("tiny@champion", scenario_count=40_000, **service.tiny.question())  # type: ignore[arg-type]
         first = next(batches)
         _promote(service.home, 2)
         load.wait_for(lambda: load.answers[-1][1].model == "tiny@2", "the new champion answers")
@@ -353,7 +335,7 @@ def test_denoisers_come_and_go_with_the_requests_under_way(service: Service) -> 
     def stream(_: int) -> None:
         with Client(service.address, retries=0, deadline_seconds=PATIENCE_SECONDS) as client:
             while not enough.is_set():
-                client.scenarios("tiny", scenario_count=50_000, **service.rows())  # type: ignore[arg-type]
+                client.scenarios("tiny", scenario_count=50_000, **service.tiny.question())  # type: ignore[arg-type]
 
     enough = threading.Event()
     _wait(lambda: len(service.replicas("Denoiser")) == 2, "the least of denoisers")

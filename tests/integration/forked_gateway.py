@@ -17,7 +17,7 @@ from pathlib import Path
 from hedgecast.service.background import background_server
 from hedgecast.service.local import LocalBackend, LocalModel
 from hedgecast.service.settings import load_settings
-from hedgecast.testing import last_day_model
+from hedgecast.testing_last_day import last_day_model
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from hedgecast.registry.graphs import BASELINE_GRAPH, SCENARIOS_GRAPH
 from hedgecast.registry.ladder import Student
 from hedgecast.service.answers import ScenarioSource
 from hedgecast.service.safety import Judgement
-from hedgecast.testing import last_day_model
+from hedgecast.testing_last_day import last_day_model
 from hedgecast_workers.drawing import judged_draw
 
 STUDENT = Student(

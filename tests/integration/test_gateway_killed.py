@@ -25,7 +25,7 @@ from hedgecast.client import Client, RecordedOutcome, ScenarioArrays
 from hedgecast.core.errors import UnavailableError
 from hedgecast.outcomes import Kind, OutcomeStore
 from hedgecast.rpc.v1 import model_service_pb2, model_service_pb2_grpc
-from hedgecast.testing import LAST_DAY_STEPS, last_day_rows
+from hedgecast.testing_last_day import LAST_DAY_STEPS, last_day_rows
 
 SCRIPT = Path(__file__).with_name("forked_gateway.py")
 NUM_DECISIONS = 40

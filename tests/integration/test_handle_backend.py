@@ -16,7 +16,7 @@ from hedgecast.rpc.codec import EMPTY_ROWS
 from hedgecast.service.draw_queue import DrawFigures
 from hedgecast.service.models import ModelDescription
 from hedgecast.service.queries import ScenariosQuery
-from hedgecast.testing import last_day_model
+from hedgecast.testing_last_day import last_day_model
 from hedgecast_workers.replies import Reply
 from hedgecast_workers.serve import HandleBackend
 

@@ -21,7 +21,7 @@ from hedgecast.rpc.codec import NamedRows
 from hedgecast.service.background import background_server
 from hedgecast.service.local import LocalBackend
 from hedgecast.service.settings import load_settings
-from hedgecast.testing import LAST_DAY_STEPS, last_day_model, last_day_rows
+from hedgecast.testing_last_day import LAST_DAY_STEPS, last_day_model, last_day_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "tests" / "node"

@@ -18,7 +18,7 @@ from hedgecast.rpc.v1.decision_service_pb2 import DecideRequest
 from hedgecast.service.background import background_server
 from hedgecast.service.local import LocalBackend
 from hedgecast.service.settings import load_settings
-from hedgecast.testing import last_day_model, last_day_rows
+from hedgecast.testing_last_day import last_day_model, last_day_rows
 
 DECISIONS = "hedgecast.rpc.v1.DecisionService"
 MODELS = "hedgecast.rpc.v1.ModelService"

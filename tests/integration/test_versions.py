@@ -14,7 +14,7 @@ from hedgecast.core.errors import BundleError, ModelNotFoundError
 from hedgecast.service.canary import CANARY
 from hedgecast.service.decide import ServedModel
 from hedgecast.service.models import BundleReference
-from hedgecast.testing import last_day_model
+from hedgecast.testing_last_day import last_day_model
 from hedgecast_workers.serve import Solver
 from hedgecast_workers.versions import Versions, named_now
 

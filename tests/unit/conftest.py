@@ -9,7 +9,7 @@ import pytest
 
 from hedgecast.rpc.codec import NamedRows
 from hedgecast.service.local import LocalBackend, LocalModel
-from hedgecast.testing import last_day_model, last_day_rows
+from hedgecast.testing_last_day import last_day_model, last_day_rows
 
 
 @pytest.fixture(scope="session")

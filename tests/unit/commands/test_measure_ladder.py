@@ -16,7 +16,6 @@ from hedgecast.client import Client
 from hedgecast.commands.measure_ladder import ladder_of, measure_ladder
 from hedgecast.commands.workflow import Prepared
 from hedgecast.core.errors import BundleError, ConfigError, InputError
-from hedgecast.data.datasets import load_table
 from hedgecast.registry.attachments import attach
 from hedgecast.registry.bundle import MODEL_CARD, VALIDATION_DAYS, Bundle, write_bundle
 from hedgecast.registry.descent import TEACHER_FINGERPRINT
@@ -25,7 +24,6 @@ from hedgecast.registry.graphs import BASELINE_GRAPH, SCENARIOS_GRAPH
 from hedgecast.registry.ladder import LADDER_FILE, MeasuredLadder, Rung
 from hedgecast.registry.session import ScenarioSession, context_of
 from hedgecast.registry.store import ModelStore
-from hedgecast.rpc.codec import NamedRows
 from hedgecast.service.background import background_server
 from hedgecast.service.bundles import local_model, served_model
 from hedgecast.service.local import LocalBackend
@@ -153,7 +151,7 @@ def test_the_measured_student_draws_for_the_version_that_is_served(home: Home, t
     assert got.manifest.fingerprint == home.bundle.manifest.fingerprint
     backend = LocalBackend([local_model(BundleReference(folder=got.folder, name="tiny", version="1"))])
     settings = load_settings(port=0, ladder="student_sampler:1")
-    history, known = _rows(home)
+    history, known = home.tiny.day_rows()
     with background_server(backend, settings) as address, Client(address, retries=0) as client:
         # One question under way is load enough, and the first one finds none.
         full, cheaper, again = (
@@ -176,18 +174,6 @@ def test_the_measured_student_draws_for_the_version_that_is_served(home: Home, t
     assert cheaper.degradation.rungs == ("STUDENT_SAMPLER",)
     assert cheaper.degradation.regret_increase == taught.record.steps[0].regret_increase
     np.testing.assert_array_equal(again.decision["schedule"], cheaper.decision["schedule"])
-
-
-def _rows(home: Home) -> tuple[NamedRows, NamedRows]:
-    """Of a local winter day, which begins at 23:00 UTC the day before."""
-    table = load_table(home.tiny.study.data)
-    start = int(np.searchsorted(table.times, np.datetime64("2021-02-09T23:00", "ns")))
-    past, ahead = slice(start - 200, start), slice(start, start + 24)
-    history = {name: table.columns[name][past] for name in ("load_gw", "holiday")}
-    return (
-        NamedRows(times=table.times[past], columns=history),
-        NamedRows(times=table.times[ahead], columns={"holiday": table.columns["holiday"][ahead]}),
-    )
 
 
 def test_a_student_of_another_model_is_refused(home: Home, taught: Taught) -> None:

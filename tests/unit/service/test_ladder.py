@@ -21,7 +21,7 @@ from hedgecast.decisions.surrogate_training import SurrogateConfig, train_surrog
 from hedgecast.outcomes import OutcomeStore
 from hedgecast.programs.risk import EXPECTATION
 from hedgecast.registry.graphs import BASELINE_GRAPH, SCENARIOS_GRAPH
-from hedgecast.registry.ladder import MeasuredStep, Rung
+from hedgecast.registry.ladder import Rung
 from hedgecast.registry.session import Context
 from hedgecast.rpc.codec import NamedRows
 from hedgecast.rpc.v1 import decision_service_pb2 as decision_pb
@@ -31,13 +31,9 @@ from hedgecast.service.ladder import Ladder
 from hedgecast.service.local import LocalBackend, LocalModel
 from hedgecast.service.metrics import ServiceMetrics
 from hedgecast.service.settings import load_settings
-from hedgecast.testing import newsvendor
+from hedgecast.testing_last_day import fewer_scenarios_step, newsvendor
 
-FEWER = MeasuredStep(
-    rungs=("fewer_scenarios",), regret_increase=3.0, lower_bound=1.0, upper_bound=5.0, confidence=0.95,
-    reference_regret=40.0, num_days=84, first_day="2021-07-01", last_day="2021-09-22", num_scenarios=20,
-    reference_scenarios=200, measured_time="2021-10-01T00:00:00Z",
-)  # fmt: skip
+FEWER = fewer_scenarios_step()
 BOTH = dataclasses.replace(FEWER, rungs=("baseline_scenarios", "fewer_scenarios"), regret_increase=7.0)
 TWO_STEPS = "fewer_scenarios:3, baseline_scenarios:6"
 

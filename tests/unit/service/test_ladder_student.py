@@ -20,12 +20,13 @@ from hedgecast.registry.graphs import BASELINE_GRAPH, SCENARIOS_GRAPH
 from hedgecast.registry.ladder import MeasuredStep, Student
 from hedgecast.registry.session import Context
 from hedgecast.rpc.codec import EMPTY_ROWS, NamedRows
-from hedgecast.scenarios.envelope import Envelope, SafetyConfig
+from hedgecast.scenarios.envelope import SafetyConfig
 from hedgecast.service.background import background_server
 from hedgecast.service.local import LocalBackend, LocalModel
 from hedgecast.service.queries import DecideQuery
 from hedgecast.service.safety import Safety
 from hedgecast.service.settings import load_settings
+from hedgecast.testing_last_day import last_day_envelope
 
 STUDENT = Student(
     name="last_day", version="9", fingerprint="e" * 64, digest="d" * 64, calls=1, teacher_calls=8,
@@ -110,20 +111,7 @@ def test_a_student_draws_and_the_answer_names_it(served: Served, rows: NamedRows
 
 def _safety(rows: NamedRows, **policy: str) -> Safety:
     """All that the model draws is within its bounds, and what spreads ten times wider is not."""
-    last = rows.columns["load"][-STEPS:]
-    envelope = Envelope(
-        features=tuple(f"load_{index}" for index in range(STEPS)),
-        feature_low=tuple(last - 1.0),
-        feature_high=tuple(last + 1.0),
-        columns=("load",),
-        longest_runs=(1,),
-        series=("load",),
-        series_low=(30.0,),
-        series_high=(50.0,),
-        spread_low=(0.08,),
-        spread_high=(0.12,),
-    )
-    return Safety(envelope, SafetyConfig(max_age_hours=1e6, **policy))  # type: ignore[arg-type]
+    return Safety(last_day_envelope(rows), SafetyConfig(max_age_hours=1e6, **policy))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("policy", ["warn", "baseline", "refuse"])

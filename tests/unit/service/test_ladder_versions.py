@@ -19,14 +19,11 @@ from hedgecast.service.local import LocalBackend, LocalModel
 from hedgecast.service.models import ModelDescription, resolve
 from hedgecast.service.queries import DecideQuery, Query
 from hedgecast.service.settings import load_settings
+from hedgecast.testing_last_day import fewer_scenarios_step
 
 A = TypeVar("A")
 
-FEWER = MeasuredStep(
-    rungs=("fewer_scenarios",), regret_increase=3.0, lower_bound=1.0, upper_bound=5.0, confidence=0.95,
-    reference_regret=40.0, num_days=84, first_day="2021-07-01", last_day="2021-09-22", num_scenarios=20,
-    reference_scenarios=200, measured_time="2021-10-01T00:00:00Z",
-)  # fmt: skip
+FEWER = fewer_scenarios_step()
 BOTH = dataclasses.replace(FEWER, rungs=("baseline_scenarios", "fewer_scenarios"), regret_increase=7.0)
 
 

@@ -20,25 +20,9 @@ from hedgecast.service.background import background_server
 from hedgecast.service.local import LocalBackend, LocalModel
 from hedgecast.service.safety import Safety
 from hedgecast.service.settings import ServiceSettings
+from hedgecast.testing_last_day import last_day_envelope
 
 STEPS = 6
-
-
-def _envelope(rows: NamedRows, **changes: object) -> Envelope:
-    last = rows.columns["load"][-STEPS:]
-    envelope = Envelope(
-        features=tuple(f"load_{index}" for index in range(STEPS)),
-        feature_low=tuple(last - 1.0),
-        feature_high=tuple(last + 1.0),
-        columns=("load",),
-        longest_runs=(1,),
-        series=("load",),
-        series_low=(30.0,),
-        series_high=(50.0,),
-        spread_low=(0.08,),
-        spread_high=(0.12,),
-    )
-    return dataclasses.replace(envelope, **changes)  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -70,7 +54,7 @@ def _ask(rows: NamedRows, shift: float = 0.0) -> dict[str, object]:
 
 
 def test_what_was_seen_is_answered_without_a_word(local_model: LocalModel, rows: NamedRows) -> None:
-    with _served(local_model, _envelope(rows), SafetyConfig()) as client:
+    with _served(local_model, last_day_envelope(rows), SafetyConfig()) as client:
         answer = client.decide("last_day", **_ask(rows))
         assert (answer.scenario_source, answer.warnings) == ("MODEL", ())
         assert client.evaluate("last_day", {"a": {"schedule": np.zeros(STEPS)}}, **_ask(rows)).warnings == ()
@@ -80,7 +64,7 @@ def test_what_was_seen_is_answered_without_a_word(local_model: LocalModel, rows:
 
 def test_a_context_outside_training_by_each_policy(local_model: LocalModel, rows: NamedRows) -> None:
     far = _ask(rows, 3.0)
-    with _served(local_model, _envelope(rows), SafetyConfig(context="warn")) as client:
+    with _served(local_model, last_day_envelope(rows), SafetyConfig(context="warn")) as client:
         answer = client.decide("last_day", **far)
         assert answer.scenario_source == "MODEL"
         (warning,) = answer.warnings
@@ -89,13 +73,13 @@ def test_a_context_outside_training_by_each_policy(local_model: LocalModel, rows
         assert plans.warnings == (warning,)
         (stage, *_) = client.decide_until_certified("last_day", **far, target_gap=100.0)
         assert warning in stage.best.warnings
-    with _served(local_model, _envelope(rows), SafetyConfig(context="baseline")) as client:
+    with _served(local_model, last_day_envelope(rows), SafetyConfig(context="baseline")) as client:
         answer = client.decide("last_day", **far)
         assert answer.scenario_source == "BASELINE"
         reasons = [warning.partition(":")[0] for warning in answer.warnings]
         assert reasons == ["CONTEXT_OUTSIDE_TRAINING", "BASELINE_SCENARIOS"]
     refusing = SafetyConfig(context="refuse")
-    with _served(local_model, _envelope(rows), refusing) as client:
+    with _served(local_model, last_day_envelope(rows), refusing) as client:
         with pytest.raises(UntrustedError, match="refuses to answer on that") as caught:
             client.decide("last_day", **far)
         assert caught.value.facts["finding"] == "CONTEXT_OUTSIDE_TRAINING"
@@ -103,14 +87,14 @@ def test_a_context_outside_training_by_each_policy(local_model: LocalModel, rows
 
 def test_a_history_that_is_too_old_or_stands_still(local_model: LocalModel, rows: NamedRows) -> None:
     # The last row is of 11 o'clock, the clock says 15.
-    with _served(local_model, _envelope(rows), SafetyConfig(max_age_hours=3.0)) as client:
+    with _served(local_model, last_day_envelope(rows), SafetyConfig(max_age_hours=3.0)) as client:
         (warning,) = client.decide("last_day", **_ask(rows)).warnings
         assert warning == "STALE_HISTORY: the last row of history is 4.0 h old, allowed are 3 h"
     wide = {"feature_low": (0.0,) * STEPS, "feature_high": (99.0,) * STEPS}
     still = {**_ask(rows), "history": {"load": np.full(2 * STEPS, 40.0)}}
     config = SafetyConfig(history="refuse")
     with (
-        _served(local_model, _envelope(rows, **wide), config) as client,
+        _served(local_model, last_day_envelope(rows, **wide), config) as client,
         pytest.raises(UntrustedError, match="stood at 40"),
     ):
         client.decide("last_day", **still)
@@ -119,9 +103,9 @@ def test_a_history_that_is_too_old_or_stands_still(local_model: LocalModel, rows
 def test_a_network_that_went_wrong_gives_way_to_its_baseline(
     local_model: LocalModel, rows: NamedRows
 ) -> None:
-    with _served(local_model, _envelope(rows), SafetyConfig()) as client:
+    with _served(local_model, last_day_envelope(rows), SafetyConfig()) as client:
         right = client.decide("last_day", **_ask(rows))
-    with _served(local_model, _envelope(rows), SafetyConfig(), broken=True) as client:
+    with _served(local_model, last_day_envelope(rows), SafetyConfig(), broken=True) as client:
         answer = client.decide("last_day", **_ask(rows))
     assert answer.scenario_source == "BASELINE"
     assert [warning.partition(":")[0] for warning in answer.warnings] == [
@@ -131,14 +115,16 @@ def test_a_network_that_went_wrong_gives_way_to_its_baseline(
     # Here the baseline is what the network should have been.
     assert answer.scenario_fingerprint == right.scenario_fingerprint
     with (
-        _served(local_model, _envelope(rows), SafetyConfig(scenarios="refuse"), broken=True) as client,
+        _served(
+            local_model, last_day_envelope(rows), SafetyConfig(scenarios="refuse"), broken=True
+        ) as client,
         pytest.raises(UntrustedError, match="spread by"),
     ):
         client.decide("last_day", **_ask(rows))
 
 
 def test_a_baseline_that_is_no_better_is_refused(local_model: LocalModel, rows: NamedRows) -> None:
-    nowhere = _envelope(rows, series_low=(0.0,), series_high=(1.0,))
+    nowhere = last_day_envelope(rows, series_low=(0.0,), series_high=(1.0,))
     with (
         _served(local_model, nowhere, SafetyConfig()) as client,
         pytest.raises(UntrustedError, match="load reaches"),
@@ -152,5 +138,5 @@ def test_the_callers_own_scenarios_are_the_callers(local_model: LocalModel, rows
         paths=np.full((2, STEPS, 1), 1e6), probabilities=np.full(2, 0.5),
     )  # fmt: skip
     config = SafetyConfig(context="refuse", history="refuse", scenarios="refuse")
-    with _served(local_model, _envelope(rows), config) as client:
+    with _served(local_model, last_day_envelope(rows), config) as client:
         assert client.decide("last_day", own_scenarios=own).scenario_source == "CALLER"
