@@ -18,7 +18,7 @@ import functools
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,9 +29,12 @@ from hedgecast.outcomes.encoding import Kind, from_bytes
 from hedgecast.outcomes.folder_lock import FolderLock
 from hedgecast.outcomes.index import Place
 from hedgecast.outcomes.log import Entry, Log, salvage_file, sync_folder
-from hedgecast.outcomes.segments import Segment, clear_unfinished, segments_in, write_segment
+from hedgecast.outcomes.segments import Rows, Segment, clear_unfinished, segments_in, write_segment
 
 log = logging.getLogger(__name__)
+
+# Rows that are put together at a time: each alone takes several times its bytes.
+_GROUP = 256
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,14 +83,28 @@ class _OpenLog:
 
     def reader(self, kind: Kind, columns: Sequence[str] | None = None) -> Callable[[], pa.Table]:
         """What gives all rows of ``kind`` that are there now, whatever happens to the file later."""
-        payloads = self.file.read_all(self.entries[kind])
+        payloads = [self.file.read(entry) for entry in self.entries[kind]]
 
         def read() -> pa.Table:
-            rows = [from_bytes(payload, kind) for payload in payloads()]
-            table = pa.Table.from_batches(rows, schema=kind.schema)
-            return (table if columns is None else table.select(list(columns))).combine_chunks()
+            starts = range(0, len(payloads), _GROUP)
+            groups = [_table(payloads[start : start + _GROUP], kind, columns) for start in starts]
+            return pa.concat_tables([_table([], kind, columns), *groups])
 
         return read
+
+    def rows(self, kind: Kind) -> Rows:
+        """All rows of ``kind``, read when they are asked for; nobody may close the file before."""
+        entries = self.entries[kind]
+
+        def read(start: int, stop: int) -> pa.Table:
+            return _table(map(self.file.read, entries[start:stop]), kind)
+
+        return Rows(len(entries), sum(entry.length for entry in entries), read)
+
+
+def _table(payloads: Iterable[bytes], kind: Kind, columns: Sequence[str] | None = None) -> pa.Table:
+    table = pa.Table.from_batches([from_bytes(payload, kind) for payload in payloads], schema=kind.schema)
+    return (table if columns is None else table.select(list(columns))).combine_chunks()
 
 
 class Journal:
@@ -158,15 +175,17 @@ class Journal:
             raise DecisionNotFoundError("the decision was removed by the retention meanwhile")
         return segment.row(kind, place.row)
 
-    def tables(self, kind: Kind, columns: Sequence[str] | None = None) -> list[tuple[int, pa.Table]]:
-        """All that is kept, oldest first, with the numbers of the logs. Do not hold the lock."""
+    def tables(
+        self, kind: Kind, columns: Sequence[str] | None = None, *, newest_first: bool = False
+    ) -> Iterator[tuple[int, pa.Table]]:
+        """All that is kept now, by the numbers of the logs, oldest first; each is read when it is due."""
         readers: dict[int, Callable[[], pa.Table]] = {}
         with self.lock:
             for number, segment in self._segments.items():
                 readers[number] = functools.partial(segment.table, kind, columns)
             for number, opened in self._logs.items():
                 readers[number] = opened.reader(kind, columns)
-        return [(number, readers[number]()) for number in sorted(readers)]
+        return ((number, readers[number]()) for number in sorted(readers, reverse=newest_first))
 
     def roll_if_due(self) -> None:
         """Begin a new log where the current one is large or old enough. Hold the lock."""
@@ -244,8 +263,8 @@ class Journal:
                 closed = {number: opened for number, opened in self._logs.items() if number != self._current}
             for number, opened in closed.items():
                 # Nobody writes there any more: no lock needed for the long part.
-                tables = {kind: opened.reader(kind)() for kind in Kind}
-                segment = write_segment(self._segment_folder, number, tables)
+                rows = {kind: opened.rows(kind) for kind in Kind}
+                segment = write_segment(self._segment_folder, number, rows)
                 with self.lock:
                     self._segments[number] = segment
                     del self._logs[number]

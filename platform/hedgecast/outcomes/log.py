@@ -12,7 +12,7 @@ import os
 import struct
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -134,12 +134,6 @@ class Log:
         """
         start = entry.offset - _HEAD.size
         return self._payload(os.pread(self._descriptor, _HEAD.size + entry.length, start), 0, start)
-
-    def read_all(self, entries: Sequence[Entry]) -> Callable[[], Iterator[bytes]]:
-        """What gives the payloads at ``entries``: the file is read now, and taken apart when called."""
-        raw = os.pread(self._descriptor, self._end, 0)
-        places = [entry.offset - _HEAD.size for entry in entries]
-        return lambda: (self._payload(raw, place, place) for place in places)
 
     def close(self) -> None:
         """Sync, then close; again is nothing."""

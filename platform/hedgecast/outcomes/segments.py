@@ -6,11 +6,12 @@ never changed, so that any reader of Parquet may have them open.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import os
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -27,6 +28,17 @@ _BYTES_PER_GROUP = 2 * 2**20
 _FILES = {Kind.DECISION: "decisions.parquet", Kind.OUTCOME: "outcomes.parquet"}
 _TIMES = {Kind.DECISION: "issued_at", Kind.OUTCOME: "recorded_at"}
 _UNFINISHED = ".unfinished"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of one kind that are to become a file, read a group at a time."""
+
+    count: int
+    nbytes: int
+    """About so many in all."""
+    read: Callable[[int, int], pa.Table]
+    """Those from a place to before another."""
 
 
 class Segment:
@@ -100,22 +112,13 @@ class Segment:
         return newest
 
 
-def write_segment(folder: Path, number: int, tables: dict[Kind, pa.Table]) -> Segment:
+def write_segment(folder: Path, number: int, rows: Mapping[Kind, Rows]) -> Segment:
     """The segment of log ``number`` under ``folder``, written as a whole or not at all."""
     unfinished = folder / f"{number:08d}{_UNFINISHED}"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
     for kind, name in _FILES.items():
-        path = unfinished / name
-        pq.write_table(
-            tables[kind],
-            path,
-            row_group_size=_rows_per_group(tables[kind]),
-            compression="zstd",
-            write_page_checksum=True,
-        )
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
+        _write(unfinished / name, kind, rows[kind])
     sync_folder(unfinished)
     os.replace(unfinished, folder / f"{number:08d}")
     sync_folder(folder)
@@ -133,6 +136,16 @@ def segments_in(folder: Path) -> list[Segment]:
     return [Segment(path) for path in sorted(folder.iterdir()) if path.name.isdigit()]
 
 
-def _rows_per_group(table: pa.Table) -> int:
-    fitting = _BYTES_PER_GROUP * table.num_rows // max(1, table.nbytes)
-    return int(min(max(fitting, 1), _MOST_ROWS_PER_GROUP))
+def _write(path: Path, kind: Kind, rows: Rows) -> None:
+    size = _rows_per_group(rows)
+    # Group by group: a row of nested lists takes several times its bytes while it is one.
+    with pq.ParquetWriter(path, kind.schema, compression="zstd", write_page_checksum=True) as writer:
+        for start in range(0, rows.count, size):
+            writer.write_table(rows.read(start, min(start + size, rows.count)), row_group_size=size)
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def _rows_per_group(rows: Rows) -> int:
+    fitting = _BYTES_PER_GROUP * rows.count // max(1, rows.nbytes)
+    return min(max(fitting, 1), _MOST_ROWS_PER_GROUP)

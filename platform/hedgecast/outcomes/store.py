@@ -23,10 +23,12 @@ from hedgecast.outcomes.encoding import (
     same_outcome,
     to_bytes,
 )
-from hedgecast.outcomes.figures import COLUMNS, Figures, figures_of
+from hedgecast.outcomes.figures import COLUMNS, Figures, Recent, figures_of
 from hedgecast.outcomes.index import Index, Place, request_key
 from hedgecast.outcomes.journal import Journal, Retention
 from hedgecast.outcomes.records import DecisionRecord, OutcomeRecord
+
+_INDEXED = ("decision_id", "principal", "request_id", "shadow_of")
 
 
 def _utc_now() -> datetime.datetime:
@@ -44,6 +46,8 @@ class OutcomeStore:
         Bounds of one record.
     retention : Retention
         How much is kept, and for how long.
+    latest : int
+        Outcomes of each version that figures are made of, at most; about 1 kB of memory each.
     now : callable
         The time, with a zone; for tests.
 
@@ -59,18 +63,22 @@ class OutcomeStore:
         *,
         limits: Limits | None = None,
         retention: Retention | None = None,
+        latest: int = 1000,
         now: Callable[[], datetime.datetime] = _utc_now,
     ) -> None:
         self._limits = Limits() if limits is None else limits
         self._index = Index()
+        self._latest = latest
+        self._recent = Recent(latest)
         self._journal = Journal(
             Path(folder),
             Retention() if retention is None else retention,
             now=now,
-            on_drop=self._index.drop,
+            on_drop=self._dropped,
         )
         try:
             self._fill_index()
+            self._fill_recent()
             self._journal.catch_up()
         except BaseException:
             self._journal.close()
@@ -153,15 +161,15 @@ class OutcomeStore:
         for decision_id, outcome in outcomes.items():
             decision = self.decision(decision_id)
             admitted = admit_outcome(outcome, decision, self._limits)
-            prepared[decision_id] = (admitted, to_bytes(outcome_row(admitted, decision)))
+            prepared[decision_id] = (decision, admitted, to_bytes(outcome_row(admitted, decision)))
         with self._journal.lock:
             known = {
                 decision_id: self._known(decision_id, outcome)
-                for decision_id, (outcome, _) in prepared.items()
+                for decision_id, (_, outcome, _) in prepared.items()
             }
             kept = {}
-            for decision_id, (outcome, payload) in prepared.items():
-                kept[decision_id] = known[decision_id] or self._write(decision_id, outcome, payload)
+            for decision_id, (decision, outcome, payload) in prepared.items():
+                kept[decision_id] = known[decision_id] or self._write(decision, outcome, payload)
             self._journal.roll_if_due()
         self._journal.sync()
         return kept
@@ -200,9 +208,13 @@ class OutcomeStore:
         """All decisions or outcomes that are kept, in the order in which they were written."""
         return pa.concat_tables([table for _, table in self._journal.tables(kind, columns)])
 
-    def figures(self, *, last: int = 1000) -> dict[tuple[str, str], Figures]:
-        """The latest outcomes of each (model, version), for ``performance_of``; it reads files: keep it."""
-        return figures_of(self.table(Kind.OUTCOME, list(COLUMNS)), last=last)
+    def figures(self) -> dict[tuple[str, str], Figures]:
+        """The latest outcomes of each (model, version), for ``performance_of``."""
+        with self._journal.lock:
+            if self._recent.short:
+                self._fill_recent()
+            now = self._recent.now()
+        return {key: figures_of(key, *found) for key, found in now.items()}
 
     def pairs(self, model: str, *, champion: str, challenger: str) -> PairedRegrets:
         """Regrets of two versions for the same decisions, for ``recommend``; it reads files: keep it."""
@@ -249,11 +261,16 @@ class OutcomeStore:
             )
         return kept
 
-    def _write(self, decision_id: str, outcome: OutcomeRecord, payload: bytes) -> OutcomeRecord:
+    def _write(self, decision: DecisionRecord, outcome: OutcomeRecord, payload: bytes) -> OutcomeRecord:
         place = self._journal.append(Kind.OUTCOME, payload)
         request = request_key(Kind.OUTCOME, outcome.principal, outcome.request_id)
-        self._index.add_outcome(place, decision_id, request=request)
+        self._index.add_outcome(place, decision.decision_id, request=request)
+        self._recent.add(place.number, decision, outcome)
         return outcome
+
+    def _dropped(self, number: int) -> None:
+        self._index.drop(number)
+        self._recent.drop(number)
 
     def _decision_at(self, place: Place) -> DecisionRecord:
         return decision_of(*self._journal.row(Kind.DECISION, place))
@@ -265,10 +282,10 @@ class OutcomeStore:
             )
 
     def _fill_index(self) -> None:
-        columns = ["decision_id", "principal", "request_id", "shadow_of"]
-        for kind in Kind:
-            for number, table in self._journal.tables(kind, columns):
-                rows = zip(*(table.column(name).to_pylist() for name in columns), strict=True)
+        # An outcome belongs to a decision that is known.
+        for kind in (Kind.DECISION, Kind.OUTCOME):
+            for number, table in self._journal.tables(kind, list(_INDEXED)):
+                rows = zip(*(table.column(name).to_pylist() for name in _INDEXED), strict=True)
                 for row, (decision_id, principal, request_id, shadow_of) in enumerate(rows):
                     request = request_key(kind, principal, request_id)
                     place = Place(number, row)
@@ -276,6 +293,11 @@ class OutcomeStore:
                         self._index.add_decision(place, decision_id, request=request, shadow_of=shadow_of)
                     else:
                         self._index.add_outcome(place, decision_id, request=request)
+
+    def _fill_recent(self) -> None:
+        self._recent = Recent(self._latest)
+        for number, table in self._journal.tables(Kind.OUTCOME, COLUMNS, newest_first=True):
+            self._recent.fill(number, table)
 
 
 def _require_same_decision(kept: DecisionRecord, decision: DecisionRecord) -> None:

@@ -219,7 +219,7 @@ class OutcomeBook:
         began = time.monotonic()
         if began < self._refresh_after:
             return
-        # Reads every outcome that is kept: of many, it must not follow each that comes.
+        # Of many versions it takes its time: it must not follow each outcome that comes.
         figures = await self._run(lambda store: store.figures())
         now = time.monotonic()
         self._refresh_after = now + _PAUSE * (now - began)

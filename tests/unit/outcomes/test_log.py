@@ -40,16 +40,6 @@ def test_what_was_written_is_read_again(tmp_path) -> None:
     assert _read(tmp_path / "empty.log") == []
 
 
-def test_all_is_read_at_once_as_one_by_one(tmp_path) -> None:
-    log = Log(tmp_path / "a.log")
-    entries = [log.append(1, payload) for payload in PAYLOADS]
-    payloads = log.read_all(entries[1:4])
-    log.append(1, b"later")
-    log.close()
-    (tmp_path / "a.log").unlink()
-    assert list(payloads()) == PAYLOADS[1:4]
-
-
 def test_a_log_cut_at_any_byte_keeps_every_whole_record_and_goes_on(tmp_path, caplog) -> None:
     path = tmp_path / "a.log"
     sizes = _written(path)

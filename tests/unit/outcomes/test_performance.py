@@ -174,14 +174,14 @@ def test_shifts_are_differences_of_means_and_unknown_levels_are_left_out() -> No
 
 
 def test_figures_of_a_store_are_by_version_and_in_the_order_of_issue(tmp_path, decided, happened) -> None:
-    with OutcomeStore(tmp_path) as store:
+    with OutcomeStore(tmp_path, latest=2) as store:
         for number in (3, 1, 2, 4):
             version = "4" if number == 4 else "3"
             store.keep(decided(number, model_version=version))
             store.record(f"d-{number}", happened(decided(number), regret=float(number)))
             if number == 1:
                 store.roll()
-        figures = store.figures(last=2)
+        figures = store.figures()
         assert list(figures) == [("power", "3"), ("power", "4")]
         assert figures["power", "3"].regret.tolist() == [2.0, 3.0]
         assert figures["power", "3"].total == 3

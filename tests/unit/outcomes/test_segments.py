@@ -9,7 +9,7 @@ import pytest
 
 from hedgecast.core.errors import OutcomeError
 from hedgecast.outcomes.encoding import Kind, decision_of, decision_row, outcome_row
-from hedgecast.outcomes.segments import Segment, clear_unfinished, segments_in, write_segment
+from hedgecast.outcomes.segments import Rows, Segment, clear_unfinished, segments_in, write_segment
 
 
 def _tables(decided, happened, count: int) -> dict[Kind, pa.Table]:
@@ -19,8 +19,15 @@ def _tables(decided, happened, count: int) -> dict[Kind, pa.Table]:
     return {kind: pa.Table.from_batches(rows[kind], schema=kind.schema) for kind in Kind}
 
 
+def _rows(tables) -> dict[Kind, Rows]:
+    def rows(table: pa.Table) -> Rows:
+        return Rows(table.num_rows, table.nbytes, lambda start, stop: table.slice(start, stop - start))
+
+    return {kind: rows(table) for kind, table in tables.items()}
+
+
 def test_plain_parquet_reads_a_segment(tmp_path, decided, happened) -> None:
-    write_segment(tmp_path, 3, _tables(decided, happened, 4)).close()
+    write_segment(tmp_path, 3, _rows(_tables(decided, happened, 4))).close()
     decisions = pq.read_table(tmp_path / "00000003" / "decisions.parquet")
     outcomes = pq.read_table(tmp_path / "00000003" / "outcomes.parquet")
     assert decisions.column("decision_id").to_pylist() == ["d-0", "d-1", "d-2", "d-3"]
@@ -33,7 +40,7 @@ def test_plain_parquet_reads_a_segment(tmp_path, decided, happened) -> None:
 
 
 def test_a_row_is_found_across_groups(tmp_path, decided, happened) -> None:
-    segment = write_segment(tmp_path, 1, _tables(decided, happened, 600))
+    segment = write_segment(tmp_path, 1, _rows(_tables(decided, happened, 600)))
     for row in (0, 255, 256, 511, 512, 599):
         assert decision_of(*segment.row(Kind.DECISION, row)).seed == row
     segment.close()
@@ -41,16 +48,16 @@ def test_a_row_is_found_across_groups(tmp_path, decided, happened) -> None:
 
 def test_the_newest_time_is_that_of_either_table(tmp_path, decided, happened) -> None:
     tables = _tables(decided, happened, 3)
-    segment = write_segment(tmp_path, 1, tables)
+    segment = write_segment(tmp_path, 1, _rows(tables))
     assert segment.newest == decided(2).issued_at + datetime.timedelta(days=1)
     segment.close()
-    empty = write_segment(tmp_path, 2, {kind: table.slice(0, 0) for kind, table in tables.items()})
+    empty = write_segment(tmp_path, 2, _rows({kind: table.slice(0, 0) for kind, table in tables.items()}))
     assert empty.newest is None
     empty.close()
 
 
 def test_what_a_dying_writer_left_is_no_segment(tmp_path, decided, happened) -> None:
-    segment = write_segment(tmp_path, 1, _tables(decided, happened, 2))
+    segment = write_segment(tmp_path, 1, _rows(_tables(decided, happened, 2)))
     segment.close()
     (tmp_path / "00000002.unfinished").mkdir()
     (tmp_path / "00000002.unfinished" / "decisions.parquet").write_bytes(b"PAR1")
@@ -60,7 +67,7 @@ def test_what_a_dying_writer_left_is_no_segment(tmp_path, decided, happened) -> 
 
 
 def test_who_reads_a_segment_reads_on_when_it_is_removed(tmp_path, decided, happened) -> None:
-    segment = write_segment(tmp_path, 1, _tables(decided, happened, 2))
+    segment = write_segment(tmp_path, 1, _rows(_tables(decided, happened, 2)))
     segment.remove()
     assert list(tmp_path.iterdir()) == []
     assert segment.table(Kind.DECISION, ["seed"]).column(0).to_pylist() == [0, 1]
@@ -71,7 +78,7 @@ def test_a_damaged_byte_is_noticed_or_changes_nothing(tmp_path, decided, happene
     decisions = [decided(1, decision={"x": rng.normal(size=50)}) for _ in range(3)]
     tables = {kind: pa.Table.from_batches([], schema=kind.schema) for kind in Kind}
     tables[Kind.DECISION] = pa.Table.from_batches([decision_row(decision) for decision in decisions])
-    write_segment(tmp_path, 1, tables).close()
+    write_segment(tmp_path, 1, _rows(tables)).close()
     path = tmp_path / "00000001" / "decisions.parquet"
     whole = path.read_bytes()
     group = pq.ParquetFile(path).metadata.row_group(0)
@@ -92,7 +99,7 @@ def test_a_damaged_byte_is_noticed_or_changes_nothing(tmp_path, decided, happene
 
 
 def test_missing_and_cut_files_are_named(tmp_path, decided, happened) -> None:
-    write_segment(tmp_path, 1, _tables(decided, happened, 50)).close()
+    write_segment(tmp_path, 1, _rows(_tables(decided, happened, 50))).close()
     path = tmp_path / "00000001" / "decisions.parquet"
     whole = path.read_bytes()
     path.write_bytes(whole[:100])

@@ -1,6 +1,7 @@
 """Idempotence, conflicts, bounds, restarts and threads."""
 
 import concurrent.futures
+import dataclasses
 import datetime
 import os
 
@@ -19,6 +20,7 @@ from hedgecast.core.errors import (
 from hedgecast.outcomes import Kind, OutcomeStore, Retention
 from hedgecast.outcomes import log as log_module
 from hedgecast.outcomes.encoding import same_decision, same_outcome
+from hedgecast.outcomes.journal import Journal
 
 
 def test_what_is_kept_is_found_in_the_log_in_a_segment_and_after_a_restart(
@@ -245,4 +247,30 @@ def test_any_order_of_calls_answers_as_a_dictionary_would(tmp_path, decided, hap
         assert (None if found is None else float(found.realized["load"][0, 0])) == outcomes.get(name)
     assert store.table(Kind.DECISION).num_rows == len(decisions)
     assert store.table(Kind.OUTCOME).num_rows == len(outcomes) > 5
+    found = store.figures()["power", "3"]
     store.close()
+    # Numbers follow the order of issue; what was noted as it came is what a later opening reads.
+    numbers = sorted(int(name[2:]) for name in outcomes)
+    assert found.expected_cost.tolist() == [100.0 + number for number in numbers]
+    with OutcomeStore(tmp_path, retention=retention) as store:
+        np.testing.assert_equal(dataclasses.asdict(store.figures()["power", "3"]), dataclasses.asdict(found))
+
+
+def test_figures_follow_what_is_kept_and_read_nothing(tmp_path, now, decided, happened, monkeypatch) -> None:
+    time = now
+    with OutcomeStore(tmp_path, retention=Retention(days=10.0), latest=2, now=lambda: time) as store:
+        # The second and the third are settled first, and go first.
+        for number in (2, 3, 1, 4):
+            store.keep(decided(number))
+            recorded_at = now + datetime.timedelta(days=4 if number in (2, 3) else 12)
+            store.record(f"d-{number}", happened(decided(number), recorded_at=recorded_at))
+            if number == 3:
+                store.roll()
+        with monkeypatch.context() as reading:
+            reading.setattr(Journal, "tables", None)
+            figures = store.figures()["power", "3"]
+        assert (figures.total, figures.expected_cost.tolist()) == (4, [103.0, 104.0])
+        time = now + datetime.timedelta(days=15)
+        store.roll()
+        figures = store.figures()["power", "3"]
+        assert (figures.total, figures.expected_cost.tolist()) == (2, [101.0, 104.0])
