@@ -169,18 +169,16 @@ class Assembly:
         DependencyError
             pyarrow is not installed.
         """
-        message, (arrow_ipc,) = piece.rest, piece.arrow_ipc
+        message = piece.rest
         if message.HasField("start"):
-            self._begin(piece)
-            return None
+            self._begin(message)
         if message.HasField("end"):
             self._end = message.end
-            return None
+        batch = self._batch(piece)
         if message.next_batch_index <= self._next:
             return None
         self._next = message.next_batch_index
-        ipc = self._arrow.ipc
-        return ipc.read_record_batch(self._arrow.py_buffer(arrow_ipc), self._schema)
+        return batch
 
     @property
     def taken(self) -> int:
@@ -194,7 +192,7 @@ class Assembly:
         model = self._start.model
         self.request.model = f"{model.name}@{model.version}"
         self.request.batch_scenario_count = self._start.batch_scenario_count
-        # After the last batch only the end is missing, which comes with that batch.
+        # After the last batch only the call's status is missing: that batch comes again.
         self.request.first_batch_index = min(self._next, self._count - 1)
 
     def whole(self, batches: Sequence[Any]) -> GeneratedScenarios:
@@ -220,8 +218,7 @@ class Assembly:
         # The service saw only what came after the break.
         return dataclasses.replace(found, fingerprint=_fingerprint(found))
 
-    def _begin(self, piece: Piece) -> None:
-        message, (arrow_ipc,) = piece.rest, piece.arrow_ipc
+    def _begin(self, message: scenario_pb.GenerateScenariosResponse) -> None:
         if self._start is not None and self._start.model.fingerprint != message.start.model.fingerprint:
             raise UnavailableError(
                 f"{self._start.model.name}@{self._start.model.version} was replaced by another model in "
@@ -229,8 +226,18 @@ class Assembly:
             )
         if self._arrow is None:
             self._arrow = _pyarrow()
-            self._schema = self._arrow.ipc.read_schema(self._arrow.py_buffer(arrow_ipc))
         self._start, self._count = message.start, message.batch_count
+
+    def _batch(self, piece: Piece) -> Any:
+        """The record batch of a message, which has the schema before it in the first one."""
+        (arrow_ipc,) = piece.arrow_ipc
+        ipc, batch = self._arrow.ipc, None
+        for part in ipc.MessageReader.open_stream(self._arrow.py_buffer(arrow_ipc)):
+            if part.type == "schema":
+                self._schema = ipc.read_schema(part)
+            else:
+                batch = ipc.read_record_batch(part, self._schema)
+        return batch
 
 
 def _fingerprint(found: GeneratedScenarios) -> str:

@@ -156,7 +156,7 @@ def test_it_gives_up_without_progress(
 
 
 def test_a_connection_that_breaks_after_the_last_batch(address: str, question: ScenarioOptions) -> None:
-    """Only the end is missing: the last batch comes again and is not taken twice."""
+    """Only the status is missing: the last batch comes again and is not taken twice."""
     whole = _blocking(address, question)
     with Client(address) as client:
         real = client._scenarios
@@ -178,9 +178,9 @@ def test_a_connection_that_breaks_after_the_last_batch(address: str, question: S
 
             def __iter__(self) -> Iterator[Any]:
                 for piece in self.call:
+                    yield piece
                     if piece.rest.HasField("end"):
                         raise Broken
-                    yield piece
 
             def cancel(self) -> None:
                 self.call.cancel()

@@ -229,9 +229,9 @@ class GenerateScenariosResponse(_message.Message):
     START_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
     arrow_ipc: _builtins.bytes
-    """The next piece of the Arrow IPC stream: in the first message the schema, in
-    the last one the end-of-stream marker, in each other one whole record
-    batch. Never empty.
+    """The next piece of the Arrow IPC stream: one whole record batch. In the first
+    message the schema comes before it, in the last one the end-of-stream marker
+    after it; one message may be both.
     """
     next_batch_index: _builtins.int
     """Batches of the whole set that have been sent, those that were left out
