@@ -22,8 +22,6 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 
 from hedgecast.core.errors import ConfigError, DataError, ShapeError
 from hedgecast.scenarios.scenario_set import ScenarioSet
@@ -189,6 +187,10 @@ def _clusters(
     points: NDArray[np.float64], weights: NDArray[np.float64], count: int, seed: int
 ) -> NDArray[np.float64]:
     """(at most count, D) weighted means of the clusters of k-means, the likeliest first."""
+    # Takes a second and, with pandas behind it, 65 MB: replicas that reduce nothing do without.
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
     with warnings.catch_warnings():
         # Raised where points nearly coincide: empty clusters are left out below.
         warnings.simplefilter("ignore", ConvergenceWarning)
