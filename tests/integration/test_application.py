@@ -96,19 +96,20 @@ def test_the_config_is_taken_by_serve() -> None:
     assert by_name["Denoiser"].autoscaling_config["max_replicas"] == 6
     assert by_name["Denoiser"].ray_actor_options.num_gpus == 0.5
     assert by_name["Solver"].num_replicas == 3
-    assert by_name["Solver"].max_queued_requests == 7
+    assert by_name["Solver"].max_queued_requests == by_name["Denoiser"].max_queued_requests == 7
     assert by_name["Gateway"].graceful_shutdown_timeout_s == 8.0
 
 
 def test_the_application_has_the_options_of_the_config(tmp_path: Path) -> None:
     gateway = build(ApplicationArgs(bundle=tmp_path))._bound_deployment
-    _, solver = gateway.init_args
-    _, denoiser, _ = solver._bound_deployment.init_args
+    _, (solver, denoiser) = gateway.init_args
+    assert solver._bound_deployment.init_args[1] is denoiser
     expected = deployment_options(load_settings(), {})
     for bound in (gateway, solver._bound_deployment, denoiser._bound_deployment):
         wanted = expected[bound.name]
         assert bound.ray_actor_options["num_cpus"] == wanted["ray_actor_options"]["num_cpus"]
         assert bound.max_ongoing_requests == wanted["max_ongoing_requests"]
         assert bound.num_replicas == wanted["num_replicas"]
-    assert solver._bound_deployment._deployment_config.max_queued_requests == 32
+    for bound in (solver, denoiser):
+        assert bound._bound_deployment._deployment_config.max_queued_requests == 32
     assert gateway._deployment_config.graceful_shutdown_timeout_s == 15.0

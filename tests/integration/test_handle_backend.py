@@ -1,10 +1,10 @@
-"""What the gateway knows of its solvers while versions come and go."""
+"""What the gateway knows of its replicas while versions come and go, and whom it asks."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
@@ -15,16 +15,16 @@ from hedgecast.programs.risk import Risk
 from hedgecast.rpc.codec import EMPTY_ROWS
 from hedgecast.service.draw_queue import DrawFigures
 from hedgecast.service.models import ModelDescription
-from hedgecast.service.queries import ScenariosQuery
+from hedgecast.service.queries import EvaluateQuery, Query, ScenariosQuery
 from hedgecast.testing_last_day import last_day_model
 from hedgecast_workers.replies import Reply
-from hedgecast_workers.serve import HandleBackend
+from hedgecast_workers.serve import HandleBackend, Pair
 
 FIGURES = DrawFigures(queued=1, waited_seconds=0.0, batches=1, fill=0.5)
 GONE = ActorUnavailableError("gone", b"0" * 16)
 
 
-class Solver:
+class Replica:
     """A handle whose replica has the versions that it is given, and answers with its name."""
 
     def __init__(self, name: str, *models: ModelDescription) -> None:
@@ -42,7 +42,7 @@ class Solver:
     def answer(self) -> Any:
         return _Method(self._answer, self.failures)
 
-    def _answer(self, query: ScenariosQuery, trace: object) -> Reply:
+    def _answer(self, query: Query[Any], trace: object) -> Reply:
         self.seconds.append(query.deadline_seconds)
         return Reply(self.outcome, (FIGURES,))
 
@@ -77,17 +77,32 @@ def _model(version: str, *aliases: str, superseded: bool = False) -> ModelDescri
     return dataclasses.replace(plain, version=version, aliases=aliases, superseded=superseded)
 
 
-def _query(model: str) -> ScenariosQuery:
-    return ScenariosQuery(
+def _pair(name: str, *models: ModelDescription) -> Pair:
+    """Of a solver that knows the models, and a denoiser that is not asked for them."""
+    return Pair(Replica(name, *models), Replica(f"{name}'s denoiser"))  # type: ignore[arg-type]
+
+
+def _replica(handle: object) -> Replica:
+    assert isinstance(handle, Replica)
+    return handle
+
+
+def _query(model: str) -> EvaluateQuery:
+    return EvaluateQuery(
         model=model, history=EMPTY_ROWS, known=EMPTY_ROWS, given={}, own=None, scenario_count=5, seed=0,
-        risk=Risk(), request_id="r", deadline_seconds=60.0,
+        risk=Risk(), request_id="r", deadline_seconds=60.0, candidates=(), confidence=0.9,
     )  # fmt: skip
+
+
+def _scenarios_query(model: str) -> ScenariosQuery:
+    plain = _query(model)
+    return ScenariosQuery(**{field.name: getattr(plain, field.name) for field in dataclasses.fields(Query)})
 
 
 def test_a_version_that_has_just_taken_over_is_found() -> None:
     async def main() -> None:
-        solver = Solver("solver", _model("1", "champion"))
-        backend = HandleBackend(solver)  # type: ignore[arg-type]
+        pair = _pair("solver", _model("1", "champion"))
+        backend, solver = HandleBackend(pair), _replica(pair.solver)
         assert [model.version for model in await backend.models()] == ["1"]
         solver.models = (_model("2", "champion"), _model("1", superseded=True))
         assert await backend.answer(_query("last_day@2")) == "solver"
@@ -101,8 +116,8 @@ def test_a_version_that_has_just_taken_over_is_found() -> None:
 
 def test_the_version_before_stays_known_where_a_new_replica_answers() -> None:
     async def main() -> None:
-        solver = Solver("solver", _model("1", "champion"))
-        backend = HandleBackend(solver)  # type: ignore[arg-type]
+        pair = _pair("solver", _model("1", "champion"))
+        backend, solver = HandleBackend(pair), _replica(pair.solver)
         await backend.models()
         solver.models = (_model("2", "champion"),)
         assert await backend.answer(_query("last_day@2")) == "solver"
@@ -120,38 +135,40 @@ def test_the_version_before_stays_known_where_a_new_replica_answers() -> None:
 
 def test_a_canary_that_became_the_champion_is_answered_by_the_models_solver() -> None:
     async def main() -> None:
-        first = Solver("first", _model("2", "champion"), _model("1", superseded=True))
-        shadow = Solver("shadow", _model("2", "candidate", "canary"))
-        backend = HandleBackend(first, shadow)  # type: ignore[arg-type]
+        first = _pair("first", _model("2", "champion"), _model("1", superseded=True))
+        shadow = _pair("shadow", _model("2", "candidate", "canary"))
+        backend = HandleBackend(first, shadow)
         assert await backend.answer(_query("last_day")) == "first"
         assert await backend.answer(_query("last_day@2")) == "first"
-        shadow.models = (_model("3", "canary"),)
+        _replica(shadow.solver).models = (_model("3", "canary"),)
         assert await backend.answer(_query("last_day@3")) == "shadow"
+        assert await backend.answer(_scenarios_query("last_day@3")) == "shadow's denoiser"
+        assert await backend.answer(_scenarios_query("last_day@2")) == "first's denoiser"
 
     asyncio.run(main())
 
 
 def test_a_bare_name_is_the_version_that_is_not_superseded() -> None:
     async def main() -> None:
-        backend = HandleBackend(
-            Solver("s", _model("2", "candidate"), _model("1", superseded=True))  # type: ignore[arg-type]
-        )
+        backend = HandleBackend(_pair("s", _model("2", "candidate"), _model("1", superseded=True)))
         assert await backend.answer(_query("last_day")) == "s"
 
     asyncio.run(main())
 
 
-def test_a_replica_that_goes_away_costs_a_retry_and_draws_are_told() -> None:
+@pytest.mark.parametrize("ask", [_query, _scenarios_query])
+def test_a_replica_that_goes_away_costs_a_retry_and_draws_are_told(ask: Callable[[str], Query[Any]]) -> None:
     async def main() -> None:
         seen: list[DrawFigures] = []
-        solver = Solver("solver", _model("1"))
-        backend = HandleBackend(solver, retries=2, observe=seen.append)  # type: ignore[arg-type]
-        solver.failures += [GONE, GONE]
-        assert await backend.answer(_query("last_day")) == "solver"
+        pair = _pair("solver", _model("1"))
+        backend = HandleBackend(pair, retries=2, observe=seen.append)
+        replica = _replica(pair.solver if ask is _query else pair.denoiser)
+        replica.failures += [GONE, GONE]
+        assert await backend.answer(ask("last_day")) == replica.name
         assert seen == [FIGURES]
-        assert 0.0 < solver.seconds[0] < 60.0, "of the time that is left"
-        solver.outcome = DataError("a column is missing")
+        assert 0.0 < replica.seconds[0] < 60.0, "of the time that is left"
+        replica.outcome = DataError("a column is missing")
         with pytest.raises(DataError):
-            await backend.answer(_query("last_day"))
+            await backend.answer(ask("last_day"))
 
     asyncio.run(main())

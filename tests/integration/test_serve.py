@@ -21,6 +21,7 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -72,15 +73,15 @@ class Collector:
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.endpoint = f"http://127.0.0.1:{self.server.server_port}/v1/traces"
 
-    def traces(self, seconds: float) -> dict[bytes, set[tuple[str, str]]]:
-        """Trace id to its spans, once one has three or the time is up."""
+    def has_trace(self, whole: set[tuple[str, str]], seconds: float = 20.0) -> bool:
+        """Whether there is a trace of these spans and no others before the time is up."""
         end = time.monotonic() + seconds
         while True:
             found: dict[bytes, set[tuple[str, str]]] = {}
             for service, name, trace in list(self.spans):
                 found.setdefault(trace, set()).add((service, name))
-            if any(len(spans) >= 3 for spans in found.values()) or time.monotonic() > end:
-                return found
+            if whole in found.values() or time.monotonic() > end:
+                return whole in found.values()
             time.sleep(0.2)
 
 
@@ -165,17 +166,20 @@ def table(tiny: TinyModel) -> SeriesTable:
 
 
 def _decide(client: Client, table: SeriesTable, day: str, **options: object) -> DecisionAnswer:
-    """The plan of a local winter day, which begins at 23:00 UTC the day before."""
+    """The plan of a local winter day."""
+    return client.decide("tiny", **_rows(table, day), **options)  # type: ignore[arg-type]
+
+
+def _rows(table: SeriesTable, day: str) -> dict[str, Any]:
+    """Of a local winter day, which begins at 23:00 UTC the day before."""
     start = int(np.searchsorted(table.times, np.datetime64(day, "ns") - np.timedelta64(1, "h")))
     past, ahead = slice(start - HOURS_BACK, start), slice(start, start + 24)
-    return client.decide(
-        "tiny",
-        history={name: table.columns[name][past] for name in ("load_gw", "holiday")},
-        history_times=table.times[past],
-        known={"holiday": table.columns["holiday"][ahead]},
-        known_times=table.times[ahead],
-        **options,  # type: ignore[arg-type]
-    )
+    return {
+        "history": {name: table.columns[name][past] for name in ("load_gw", "holiday")},
+        "history_times": table.times[past],
+        "known": {"holiday": table.columns["holiday"][ahead]},
+        "known_times": table.times[ahead],
+    }
 
 
 def test_the_service_answers_as_the_bundle_does_in_this_process(
@@ -197,6 +201,27 @@ def test_the_service_answers_as_the_bundle_does_in_this_process(
     assert served.model_fingerprint == tiny.bundle.manifest.fingerprint
     # The plan keeps the ramp limit of the study.
     assert np.abs(np.diff(served.decision["schedule"])).max() <= 4.0 + 1e-6
+
+
+def test_scenarios_are_those_of_a_decision_and_pass_no_solver(
+    client: Client, collector: Collector, table: SeriesTable
+) -> None:
+    rows = _rows(table, "2021-02-10")
+    found = client.scenarios("tiny", scenario_count=250, seed=5, batch_scenario_count=100, **rows)
+    decided = _decide(client, table, "2021-02-10", seed=5, scenario_count=250, return_scenarios=True)
+    assert decided.scenarios is not None
+    np.testing.assert_array_equal(found.paths, decided.scenarios.paths)
+    assert found.fingerprint == decided.scenario_fingerprint
+    assert (found.model, found.model_fingerprint) == (decided.model, decided.model_fingerprint)
+    assert (found.names, found.units) == (("load_gw",), ("GW",))
+    np.testing.assert_array_equal(found.times, decided.scenarios.times)
+    gateway = ("hedgecast-gateway", "hedgecast.rpc.v1.ScenarioService/GenerateScenarios")
+    own = {("hedgecast-denoiser", name) for name in ("denoiser.answer", "denoiser.draw")}
+    assert collector.has_trace({gateway, *own})
+    with pytest.raises(errors.DataError, match="lacks column 'holiday'"):
+        client.scenarios("tiny", **{**rows, "history": {"load_gw": rows["history"]["load_gw"]}})
+    with pytest.raises(errors.DeadlineError):
+        client.scenarios("tiny", scenario_count=200_000, deadline_seconds=0.05, **rows)
 
 
 def test_health_and_models(service: Service, client: Client) -> None:
@@ -333,7 +358,7 @@ def test_spans_metrics_audit_and_a_drain(
         stranger.models()
     gateway = ("hedgecast-gateway", "hedgecast.rpc.v1.DecisionService/Decide")
     whole = {gateway, ("hedgecast-solver", "solver.answer"), ("hedgecast-denoiser", "denoiser.draw")}
-    assert whole in collector.traces(20).values(), "one trace over three processes"
+    assert collector.has_trace(whole), "one trace over three processes"
     assert service.num_scenarios() == before + 50
     family = psutil.Process(service.process.pid).children(recursive=True)
     folders = {argument for member in family for argument in member.cmdline() if "/hc-" in argument}

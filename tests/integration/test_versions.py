@@ -15,8 +15,7 @@ from hedgecast.service.canary import CANARY
 from hedgecast.service.decide import ServedModel
 from hedgecast.service.models import BundleReference
 from hedgecast.testing_last_day import last_day_model
-from hedgecast_workers.serve import Solver
-from hedgecast_workers.versions import Versions, named_now
+from hedgecast_workers.versions import Versions, meant, named_now
 
 
 class Registry:
@@ -190,7 +189,7 @@ def test_a_registered_version_is_named_by_its_number(registry: Registry) -> None
     _run(test)
 
 
-def test_a_solver_loads_the_version_that_another_replica_told_the_gateway_of(registry: Registry) -> None:
+def test_a_replica_loads_the_version_that_another_one_told_the_gateway_of(registry: Registry) -> None:
     async def test(loads: Loads) -> None:
         async def load(reference: BundleReference) -> ServedModel:
             await loads.load(reference)
@@ -198,16 +197,15 @@ def test_a_solver_loads_the_version_that_another_replica_told_the_gateway_of(reg
             described = dataclasses.replace(model.description, name="tiny", version=reference.version)
             return dataclasses.replace(model, description=described)
 
-        solver = object.__new__(Solver)
-        solver._versions = Versions(registry.reference(), load, seconds=3600.0)
-        await solver._versions.start()
-        meant = await solver._meant("tiny@2")
-        assert (meant.reference.version, meant.value.description.version) == ("2", "2")
-        assert (await solver._meant("tiny")).reference.version == "1"
-        await solver._meant("tiny@2")
+        versions: Versions[ServedModel] = Versions(registry.reference(), load, seconds=3600.0)
+        await versions.start()
+        found = await meant(versions, "tiny@2")
+        assert (found.reference.version, found.value.description.version) == ("2", "2")
+        assert (await meant(versions, "tiny")).reference.version == "1"
+        await meant(versions, "tiny@2")
         assert loads.loaded == ["1", "2"], "once each"
         with pytest.raises(ModelNotFoundError):
-            await solver._meant("tiny@challenger")
+            await meant(versions, "tiny@challenger")
 
     _run(test)
 

@@ -1,41 +1,68 @@
-"""The deployment that draws scenarios with ONNX Runtime: a queue for each version of the model."""
+"""The deployment that draws scenarios with ONNX Runtime: a queue for each version of the model.
+
+For solvers, who have read the rows; and for callers who want scenarios and no decision, from their rows on: a
+way over a solver would cost them five milliseconds.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hedgecast.core.errors import HedgecastError
-from hedgecast.service.draw_queue import Drawn, DrawQueue
-from hedgecast.service.models import BundleReference
+from hedgecast.service.budget import Budget
+from hedgecast.service.draw_queue import DrawFigures, Drawn, DrawQueue
+from hedgecast.service.models import BundleReference, ModelDescription
 from hedgecast.service.packing import DrawRequest
+from hedgecast.service.queries import ScenariosQuery
 from hedgecast.service.settings import ServiceSettings
 from hedgecast.service.tracing import stage
+from hedgecast_workers.drawing import draw_request, judged_draw
 from hedgecast_workers.models import present
 from hedgecast_workers.observed import observed
+from hedgecast_workers.replies import Reply, replied
 from hedgecast_workers.threads import check_threads
-from hedgecast_workers.versions import Versions
+from hedgecast_workers.versions import Versions, meant
 
 if TYPE_CHECKING:
     from hedgecast.registry.session import ScenarioSession
+    from hedgecast.service.decide import ServedModel
 
 # Solvers of two versions, and work that began with a third.
 _MOST_VERSIONS = 3
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Drawing:
+    """A loaded version: what it asks of rows, and the queue that draws."""
+
+    model: ServedModel
+    queue: DrawQueue
+
+    @property
+    def description(self) -> ModelDescription:
+        """The model's."""
+        return self.model.description
 
 
 class Denoiser:
     """Draws scenarios of many requests together; ready once every session has run a full batch."""
 
     async def __init__(self, bundle: BundleReference, threads: int, settings: ServiceSettings) -> None:  # type: ignore[misc]
+        from hedgecast.service.generate import drawn
+
         observed(settings, "denoiser")
+        self._drawn = drawn
         check_threads(settings.draw_sessions, threads)
         self._threads, self._settings = threads, settings
         self._missing: tuple[str, ...] = ()
-        self._versions: Versions[DrawQueue] = Versions(
+        self._versions: Versions[Drawing] = Versions(
             bundle,
             self._loaded,
             drop=_closed_later,
@@ -62,23 +89,45 @@ class Denoiser:
         """
         try:
             with stage("denoiser.draw", trace):
-                queue = await self._versions.of(reference)
+                queue = (await self._versions.of(reference)).queue
                 return await asyncio.wrap_future(queue.submit(request, seconds))
         except HedgecastError as error:
             return error
+
+    async def answer(self, query: ScenariosQuery, trace: Mapping[str, str]) -> Reply:
+        """The scenarios that a query asks for."""
+        return await replied(query, self._answer, "denoiser.answer", trace)
+
+    async def _answer(self, query: ScenariosQuery, budget: Budget, draws: list[DrawFigures]) -> Any:
+        version = (await meant(self._versions, query.model)).value
+        model = version.model
+        context = model.prepare(query)
+        assert context is not None
+
+        async def draw(graph: str) -> NDArray[np.float32]:
+            with stage("denoiser.draw"):
+                drawing = version.queue.submit(draw_request(query, context, graph), budget.left)
+                drawn = await asyncio.wrap_future(drawing)
+            draws.append(drawn.figures)
+            return drawn.paths
+
+        paths, judged = await judged_draw(model, model.before(query, context), draw)
+        return self._drawn(query, model, context, paths, judged)
 
     async def missing_providers(self) -> tuple[str, ...]:
         """Execution providers that were asked for and are not there."""
         return self._missing
 
-    async def _loaded(self, reference: BundleReference) -> DrawQueue:
+    async def _loaded(self, reference: BundleReference) -> Drawing:
         return await asyncio.to_thread(self._opened, reference)
 
-    def _opened(self, reference: BundleReference) -> DrawQueue:
+    def _opened(self, reference: BundleReference) -> Drawing:
         # Imported by the replicas that need torch and the solvers, not by the gateway and the driver.
         from hedgecast.registry.session import ScenarioSession
+        from hedgecast.service.bundles import served_model
 
-        settings, folder = self._settings, present(reference, apart=True).folder
+        reference = present(reference, apart=True)
+        settings, folder = self._settings, reference.folder
         sessions = [
             ScenarioSession.open(
                 folder,
@@ -91,12 +140,13 @@ class Denoiser:
         for session in sessions:
             _warm_up(session, settings.draw_batch_scenarios)
         self._missing = sessions[0].missing_providers
-        return DrawQueue(
+        queue = DrawQueue(
             sessions,
             batch_scenarios=settings.draw_batch_scenarios,
             wait_seconds=settings.draw_wait_seconds,
             most_queued=settings.max_queued_scenarios,
         )
+        return Drawing(served_model(reference), queue)
 
 
 def _warm_up(session: ScenarioSession, count: int) -> None:
@@ -106,6 +156,6 @@ def _warm_up(session: ScenarioSession, count: int) -> None:
         session.draw_each(features, [0], count, [0], [0], graph=graph)
 
 
-def _closed_later(queue: DrawQueue) -> None:
+def _closed_later(version: Drawing) -> None:
     """What waits there is drawn first."""
-    threading.Thread(target=queue.close, name="close", daemon=True).start()
+    threading.Thread(target=version.queue.close, name="close", daemon=True).start()

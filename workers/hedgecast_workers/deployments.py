@@ -97,7 +97,7 @@ def deployment_options(
         name: {**replicas.get(name, Replicas()).options(), "max_ongoing_requests": limit} for name in names
     }
     for name in names:
-        if name.endswith("Solver"):
+        if name != "Gateway":
             options[name]["max_queued_requests"] = limit
     options["Gateway"]["graceful_shutdown_timeout_s"] = settings.drain_seconds + _STOP_MARGIN_SECONDS
     return options

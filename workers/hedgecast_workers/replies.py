@@ -1,31 +1,69 @@
-"""What goes between deployments: replies of replicas, and asking again when a replica went away."""
+"""What goes between deployments: queries, replies, and asking again when a replica went away."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
 
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentResponse
 
 from hedgecast.core.errors import HedgecastError, OverloadedError, UnavailableError
+from hedgecast.service.budget import Budget
 from hedgecast.service.draw_queue import DrawFigures
+from hedgecast.service.logs import REQUEST_ID
+from hedgecast.service.queries import Query
+from hedgecast.service.tracing import stage
+
+Q = TypeVar("Q", bound=Query[Any])
 
 log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reply:
-    """A solver's answer with what was seen on the way to it."""
+    """A replica's answer with what was seen on the way to it."""
 
     outcome: Any
     """The answer, or our error as a value: a raised one Serve would log as a failure of the replica."""
     draws: tuple[DrawFigures, ...] = ()
-    """Of the requests to the denoiser."""
+    """Of what was drawn for it."""
+
+
+async def replied(
+    query: Q,
+    work: Callable[[Q, Budget, list[DrawFigures]], Awaitable[Any]],
+    name: str,
+    trace: Mapping[str, str],
+) -> Reply:
+    """A replica's reply to a query: what ``work`` returns, or our error.
+
+    Parameters
+    ----------
+    query : Query
+    work : callable
+        Answers it within the budget, and adds the figures of what it had drawn.
+    name : str
+        Of the span.
+    trace : mapping
+        The caller's span.
+    """
+    REQUEST_ID.set(query.request_id)
+    budget = Budget(query.deadline_seconds)
+    draws: list[DrawFigures] = []
+    try:
+        with stage(name, trace):
+            outcome = await work(query, budget, draws)
+    except HedgecastError as error:
+        outcome = error
+    except asyncio.CancelledError:
+        budget.cancel()
+        raise
+    return Reply(outcome, tuple(draws))
 
 
 async def ask(send: Callable[[], DeploymentResponse], *, retries: int = 0) -> Any:

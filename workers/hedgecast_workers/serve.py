@@ -1,6 +1,8 @@
 """The Ray Serve application: denoiser replicas, solver replicas, and the gRPC gateway.
 
     planner --gRPC--> Gateway --> Solver --> Denoiser
+                   |                     ^
+                   +-- scenarios alone --+
 
 Only plain records and arrays pass between them, and only inside the cluster. The gateway is our own
 grpc.aio server in a deployment rather than Serve's gRPC proxy, which has no TLS, no interceptors, no
@@ -17,7 +19,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,21 +30,20 @@ from hedgecast.core.errors import HedgecastError, ModelNotFoundError
 from hedgecast.service.budget import Budget
 from hedgecast.service.canary import CANARY
 from hedgecast.service.draw_queue import DrawFigures, Drawn
-from hedgecast.service.logs import REQUEST_ID
 from hedgecast.service.models import BundleReference, ModelDescription, resolve
 from hedgecast.service.packing import DrawRequest
-from hedgecast.service.queries import Query
+from hedgecast.service.queries import Query, ScenariosQuery
 from hedgecast.service.server import DecisionServer
 from hedgecast.service.settings import ServiceSettings
-from hedgecast.service.tracing import carrier, stage
+from hedgecast.service.tracing import carrier
 from hedgecast_workers.denoiser import Denoiser
 from hedgecast_workers.deployments import Component, Replicas, deployment_options
 from hedgecast_workers.drawing import draw_request, judged_draw
 from hedgecast_workers.models import present
 from hedgecast_workers.observed import observed
 from hedgecast_workers.plan import ServePlan
-from hedgecast_workers.replies import Reply, ask
-from hedgecast_workers.versions import Version, Versions
+from hedgecast_workers.replies import Reply, ask, replied
+from hedgecast_workers.versions import Versions, descriptions, meant
 
 if TYPE_CHECKING:
     from hedgecast.service.decide import ServedModel
@@ -79,14 +80,21 @@ def application(plan: ServePlan, replicas: Mapping[Component, Replicas] | None =
     solver = serve.deployment(Solver, **options["Solver"])
     gateway = serve.deployment(Gateway, **options["Gateway"])
     source = denoiser.bind(plan.bundle, plan.threads, plan.settings)
-    solvers = [solver.bind(plan.bundle, source, plan.settings)]
+    pairs = [Pair(solver.bind(plan.bundle, source, plan.settings), source)]
     if plan.canary is not None:
         second = dataclasses.replace(plan.canary, aliases=(*plan.canary.aliases, CANARY))
         shadow = serve.deployment(Denoiser, name="CanaryDenoiser", **options["CanaryDenoiser"])
         source = shadow.bind(second, plan.threads, plan.settings)
         solver = serve.deployment(Solver, name="CanarySolver", **options["CanarySolver"])
-        solvers.append(solver.bind(second, source, plan.settings))
-    return cast(serve.Application, gateway.bind(plan.settings, *solvers))
+        pairs.append(Pair(solver.bind(second, source, plan.settings), source))
+    return cast(serve.Application, gateway.bind(plan.settings, *pairs))
+
+
+class Pair(NamedTuple):
+    """The replicas that answer for a version of the model."""
+
+    solver: DeploymentHandle
+    denoiser: DeploymentHandle
 
 
 class Solver:
@@ -111,35 +119,15 @@ class Solver:
 
     async def describe(self) -> tuple[ModelDescription, ...]:
         """The versions of the model, the current one first."""
-        current, *others = self._versions.kept
-        described = dataclasses.replace(current.value.description, aliases=current.reference.aliases)
-        return (
-            described,
-            *(dataclasses.replace(one.value.description, aliases=(), superseded=True) for one in others),
-        )
-
-    async def missing_providers(self) -> tuple[str, ...]:
-        """Execution providers that a denoiser does without."""
-        return cast("tuple[str, ...]", await self._ask(self._denoiser.missing_providers.remote))
+        return descriptions(self._versions)
 
     async def answer(self, query: Query[Any], trace: Mapping[str, str]) -> Reply:
-        """The answer, or our error as a value: a raised one Serve would log as a failure of this replica."""
-        REQUEST_ID.set(query.request_id)
-        budget = Budget(query.deadline_seconds)
-        draws: list[DrawFigures] = []
-        try:
-            with stage("solver.answer", trace):
-                outcome = await self._answer(query, budget, draws)
-        except HedgecastError as error:
-            outcome = error
-        except asyncio.CancelledError:
-            budget.cancel()
-            raise
-        return Reply(outcome, tuple(draws))
+        """The answer to a query for which something is solved."""
+        return await replied(query, self._answer, "solver.answer", trace)
 
     async def _answer(self, query: Query[Any], budget: Budget, draws: list[DrawFigures]) -> Any:
         started = time.perf_counter()
-        version = await self._meant(query.model)
+        version = await meant(self._versions, query.model)
         model = version.value
         context = await self._run(model.prepare, query)
         if query.validate_only:
@@ -159,25 +147,6 @@ class Solver:
         sample = await self._run(sample_of, query, model, context, paths, judged)
         job = self._job(query=query, model=model, sample=sample, budget=budget)
         return await asyncio.wrap_future(self._queue.submit(job))
-
-    async def _meant(self, name: str) -> Version[ServedModel]:
-        """The version that a query means; one that this replica has not heard of it looks for at once."""
-        try:
-            return await self._at_hand(name)
-        except ModelNotFoundError:
-            await self._versions.look()
-        try:
-            return await self._at_hand(name)
-        except ModelNotFoundError:
-            # The gateway lets only versions pass that it knows, this one from a replica that is older.
-            reference = self._versions.numbered(name.partition("@")[2])
-            if reference is None:
-                raise
-            return Version(reference, await self._versions.of(reference))
-
-    async def _at_hand(self, name: str) -> Version[ServedModel]:
-        described = await self.describe()
-        return self._versions.kept[described.index(resolve(described, name))]
 
     async def _ready(self, reference: BundleReference) -> ServedModel:
         """A version of the model, once it has drawn and solved."""
@@ -208,11 +177,11 @@ class Solver:
 
 
 class HandleBackend:
-    """The backend whose work is done by solver replicas: the model's, and a canary's beside them.
+    """The backend whose work is done by replicas: the model's, and a canary's beside them.
 
     Parameters
     ----------
-    solvers : sequence of DeploymentHandle
+    pairs : sequence of Pair
         The model's, then the canary's if there is one.
     retries : int
         How often work is begun again when the replica that did it went away.
@@ -222,12 +191,12 @@ class HandleBackend:
 
     def __init__(
         self,
-        *solvers: DeploymentHandle,
+        *pairs: Pair,
         retries: int = 0,
         observe: Callable[[DrawFigures], None] = lambda _: None,
     ) -> None:
-        self._solvers, self._retries, self.observe = solvers, retries, observe
-        self._known: dict[str, tuple[ModelDescription, DeploymentHandle]] = {}
+        self._pairs, self._retries, self.observe = pairs, retries, observe
+        self._known: dict[str, tuple[ModelDescription, Pair]] = {}
         self._asked = 0.0
         self._asking: asyncio.Task[None] | None = None
 
@@ -243,17 +212,19 @@ class HandleBackend:
 
     async def missing_providers(self) -> tuple[str, ...]:
         """Execution providers that a denoiser does without."""
-        found = await ask(self._solvers[0].missing_providers.remote, retries=self._retries)
+        found = await ask(self._pairs[0].denoiser.missing_providers.remote, retries=self._retries)
         return cast("tuple[str, ...]", found)
 
     async def answer(self, query: Query[A]) -> A:
         """The answer to ``query``; cancelling it cancels the replica's work."""
         budget = Budget(query.deadline_seconds)
-        solver = await self._solver(query.model)
+        pair = await self._pair(query.model)
+        # Where nothing is to be solved, the solver would only pass on rows and scenarios.
+        replicas = pair.denoiser if isinstance(query, ScenariosQuery) else pair.solver
 
         def send() -> DeploymentResponse:
             # Another try has the time that is left.
-            return solver.answer.remote(dataclasses.replace(query, deadline_seconds=budget.left), carrier())
+            return replicas.answer.remote(dataclasses.replace(query, deadline_seconds=budget.left), carrier())
 
         reply = cast(Reply, await ask(send, retries=self._retries))
         for figures in reply.draws:
@@ -262,7 +233,7 @@ class HandleBackend:
             raise reply.outcome
         return cast(A, reply.outcome)
 
-    async def _solver(self, name: str) -> DeploymentHandle:
+    async def _pair(self, name: str) -> Pair:
         try:
             meant = resolve(await self.models(), name)
         except ModelNotFoundError:
@@ -272,21 +243,21 @@ class HandleBackend:
         return self._known[meant.full_name][1]
 
     async def _describe(self) -> None:
-        known: dict[str, tuple[ModelDescription, DeploymentHandle]] = {}
-        for solver in self._solvers:
-            found = await ask(solver.describe.remote, retries=self._retries)
+        known: dict[str, tuple[ModelDescription, Pair]] = {}
+        for pair in self._pairs:
+            found = await ask(pair.solver.describe.remote, retries=self._retries)
             for model in cast("tuple[ModelDescription, ...]", found):
-                # A canary that has become the champion is the first solver's to answer.
-                known.setdefault(model.full_name, (model, solver))
+                # A canary that has become the champion is the first pair's to answer.
+                known.setdefault(model.full_name, (model, pair))
         self._remember(known)
         self._known, self._asked = known, time.monotonic()
 
-    def _remember(self, known: dict[str, tuple[ModelDescription, DeploymentHandle]]) -> None:
+    def _remember(self, known: dict[str, tuple[ModelDescription, Pair]]) -> None:
         """Add the version before each, which a replica that came up after a takeover does not tell of."""
-        for name, (model, solver) in self._known.items():
+        for name, (model, pair) in self._known.items():
             before = {one.name for one, _ in known.values() if one.superseded}
             if name not in known and model.name not in before:
-                known[name] = (dataclasses.replace(model, aliases=(), superseded=True), solver)
+                known[name] = (dataclasses.replace(model, aliases=(), superseded=True), pair)
 
     def _described(self, task: asyncio.Task[None]) -> None:
         self._asking = None
@@ -297,9 +268,9 @@ class HandleBackend:
 class Gateway:
     """The gRPC server inside a replica; its health turns SERVING once a solver is warm."""
 
-    async def __init__(self, settings: ServiceSettings, *solvers: DeploymentHandle) -> None:  # type: ignore[misc]
+    async def __init__(self, settings: ServiceSettings, *pairs: Pair) -> None:  # type: ignore[misc]
         observed(settings, "gateway")
-        backend = HandleBackend(*solvers, retries=settings.replica_retries)
+        backend = HandleBackend(*pairs, retries=settings.replica_retries)
         self._server = DecisionServer(backend, settings)
         backend.observe = self._server.metrics.drawn
         self._address = await self._server.start()

@@ -13,14 +13,15 @@ import dataclasses
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-from hedgecast.core.errors import HedgecastError
+from hedgecast.core.errors import HedgecastError, ModelNotFoundError
 from hedgecast.registry.aliases import aliases_of
 from hedgecast.service.canary import CANARY
-from hedgecast.service.models import BundleReference
+from hedgecast.service.models import BundleReference, ModelDescription, resolve
 
 V = TypeVar("V")
+D = TypeVar("D", bound="Described")
 _Key = tuple[Path, str]
 
 log = logging.getLogger(__name__)
@@ -147,6 +148,54 @@ class Versions(Generic[V]):
             except Exception:
                 # Whatever is wrong with the other version, this one goes on.
                 log.exception("staying with version %s", self.current.reference.version)
+
+
+class Described(Protocol):
+    """A loaded version that says what it is."""
+
+    @property
+    def description(self) -> ModelDescription:
+        """Under the aliases of when it was loaded."""
+        ...
+
+
+def descriptions(versions: Versions[D]) -> tuple[ModelDescription, ...]:
+    """What a replica has, the current version first and alone with its aliases, which are those of now."""
+    current, *others = versions.kept
+    described = dataclasses.replace(current.value.description, aliases=current.reference.aliases)
+    return (
+        described,
+        *(dataclasses.replace(one.value.description, aliases=(), superseded=True) for one in others),
+    )
+
+
+async def meant(versions: Versions[D], name: str) -> Version[D]:
+    """The version that NAME, NAME@ALIAS or NAME@VERSION means; one that is new here is looked for at once.
+
+    Raises
+    ------
+    ModelNotFoundError
+        There is none.
+    HedgecastError
+        The registry cannot be read, or the version cannot be loaded.
+    """
+    try:
+        return _at_hand(versions, name)
+    except ModelNotFoundError:
+        await versions.look()
+    try:
+        return _at_hand(versions, name)
+    except ModelNotFoundError:
+        # The gateway lets only versions pass that it knows, this one from a replica that is older.
+        reference = versions.numbered(name.partition("@")[2])
+        if reference is None:
+            raise
+        return Version(reference, await versions.of(reference))
+
+
+def _at_hand(versions: Versions[D], name: str) -> Version[D]:
+    described = descriptions(versions)
+    return versions.kept[described.index(resolve(described, name))]
 
 
 def _key(reference: BundleReference) -> _Key:

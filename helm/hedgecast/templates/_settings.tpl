@@ -135,9 +135,7 @@ applications:
         num_replicas: {{ $scale.replicas }}
         {{- end }}
         max_ongoing_requests: {{ $limit }}
-        {{- if eq $component "solver" }}
         max_queued_requests: {{ $limit }}
-        {{- end }}
       {{- end }}
       {{- if .study.canary }}
       {{- range $component := list "denoiser" "solver" }}
@@ -151,9 +149,7 @@ applications:
             hedgecast_canary_{{ $component }}: 1
         num_replicas: 1
         max_ongoing_requests: {{ $limit }}
-        {{- if eq $component "solver" }}
         max_queued_requests: {{ $limit }}
-        {{- end }}
       {{- end }}
       {{- end }}
       - name: Gateway

@@ -1,4 +1,4 @@
-"""Scenarios for whoever decides elsewhere: as drawn, reduced to few, or as a tree; the solver's side."""
+"""Scenarios for whoever decides elsewhere: as drawn, reduced to few, or as a tree."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hedgecast.core.errors import InputError
 from hedgecast.programs.reduction_error import reduction_error
+from hedgecast.registry.session import Context
 from hedgecast.scenarios.arrow import Description, record_batches
 from hedgecast.scenarios.reduction import reduce_scenarios
 from hedgecast.scenarios.scenario_set import ScenarioSet
@@ -21,12 +22,19 @@ from hedgecast.service.answers import ReduceAnswer, ScenariosAnswer
 from hedgecast.service.budget import Budget
 from hedgecast.service.decide import ServedModel
 from hedgecast.service.queries import ReduceQuery, ScenariosQuery
+from hedgecast.service.safety import Judgement
 from hedgecast.service.sample import TOLERANCE, Sample, to_numpy
 
 
-def drawn(_query: ScenariosQuery, model: ServedModel, sample: Sample, _budget: Budget) -> ScenariosAnswer:
-    """The scenarios themselves."""
-    scenarios = sample.scenarios
+def drawn(
+    query: ScenariosQuery,
+    model: ServedModel,
+    context: Context,
+    paths: NDArray[np.float32],
+    judgement: Judgement,
+) -> ScenariosAnswer:
+    """The scenarios themselves, from the paths (S, T, F) that were drawn for the query."""
+    scenarios = model.source.scenario_set(context, paths, query.seed)
     return ScenariosAnswer(
         model=model.description,
         names=scenarios.names,
@@ -35,8 +43,8 @@ def drawn(_query: ScenariosQuery, model: ServedModel, sample: Sample, _budget: B
         # Exact: they were drawn in float32.
         paths=scenarios.paths[0].to(torch.float32).contiguous().numpy(),
         made_by=scenarios.source,
-        source=sample.judgement.source,
-        warnings=sample.judgement.warnings,
+        source=judgement.source,
+        warnings=judgement.warnings,
     )
 
 

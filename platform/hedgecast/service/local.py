@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from hedgecast.core.errors import UnavailableError
 from hedgecast.registry.graphs import SCENARIOS_GRAPH
 from hedgecast.registry.session import Context
+from hedgecast.service.answers import ScenariosAnswer
 from hedgecast.service.batches import Limits
 from hedgecast.service.budget import Budget
 from hedgecast.service.decide import ServedModel
+from hedgecast.service.generate import drawn
 from hedgecast.service.models import ModelDescription, resolve
-from hedgecast.service.queries import Query
+from hedgecast.service.queries import Query, ScenariosQuery
 from hedgecast.service.safety import Judgement
 from hedgecast.service.sample import sample_of
 from hedgecast.service.tracing import stage
@@ -85,7 +87,7 @@ class LocalBackend:
         local = self._models[resolve(self._descriptions, query.model).full_name]
         budget = Budget(query.deadline_seconds)
         try:
-            with stage("solver.answer"):
+            with stage("denoiser.answer" if isinstance(query, ScenariosQuery) else "solver.answer"):
                 return await self._answered(query, local, budget)
         except asyncio.CancelledError:
             budget.cancel()
@@ -94,6 +96,8 @@ class LocalBackend:
     async def _answered(self, query: Query[A], local: LocalModel, budget: Budget) -> A:
         # The threads go on in the call's context: its span, and the request id of its log lines.
         run = contextvars.copy_context().run
+        if isinstance(query, ScenariosQuery):
+            return cast(A, await _taken_on(self._pool.submit, run, _scenarios, query, local, budget))
         job = await _taken_on(self._pool.submit, run, _job, query, local, budget)
         return (
             unsolved(query, local.model) if job is None else cast(A, await _taken_on(self._queue.submit, job))
@@ -108,6 +112,15 @@ def _taken_on(submit: Callable[..., Future[Any]], *arguments: Any) -> asyncio.Fu
     return asyncio.wrap_future(work)
 
 
+def _scenarios(query: ScenariosQuery, local: LocalModel, budget: Budget) -> ScenariosAnswer:
+    """The scenarios themselves: nothing is solved, and nobody who solves is waited for."""
+    budget.check("reading the rows")
+    context = local.model.prepare(query)
+    assert context is not None
+    paths, judged = _judged_draw(query, local, context, local.model.before(query, context), budget)
+    return drawn(query, local.model, context, paths, judged)
+
+
 def _job(query: Query[Any], local: LocalModel, budget: Budget) -> Job | None:
     """The query with its scenarios; None: it was only to be checked."""
     model = local.model
@@ -119,17 +132,17 @@ def _job(query: Query[Any], local: LocalModel, budget: Budget) -> Job | None:
     judged = model.before(query, context)
     paths = None
     if context is not None:
-        budget.check("drawing scenarios")
-        paths, judged = _judged_draw(query, local, context, judged)
+        paths, judged = _judged_draw(query, local, context, judged, budget)
     seconds = time.perf_counter() - started
     sample = sample_of(query, model, context, paths, judged, drawn_seconds=seconds)
     return Job(query=query, model=model, sample=sample, budget=budget)
 
 
 def _judged_draw(
-    query: Query[Any], local: LocalModel, context: Context, judged: Judgement
+    query: Query[Any], local: LocalModel, context: Context, judged: Judgement, budget: Budget
 ) -> tuple[NDArray[np.float32], Judgement]:
     """Scenarios, and what an answer on them rests on."""
+    budget.check("drawing scenarios")
     while True:
         with stage("denoiser.draw"):
             graph = local.model.graph(judged)

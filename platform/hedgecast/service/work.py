@@ -13,15 +13,8 @@ from hedgecast.service.budget import Budget
 from hedgecast.service.decide import ServedModel
 from hedgecast.service.evaluate import evaluate
 from hedgecast.service.explain import explain
-from hedgecast.service.generate import drawn, reduced
-from hedgecast.service.queries import (
-    DecideQuery,
-    EvaluateQuery,
-    ExplainQuery,
-    Query,
-    ReduceQuery,
-    ScenariosQuery,
-)
+from hedgecast.service.generate import reduced
+from hedgecast.service.queries import DecideQuery, EvaluateQuery, ExplainQuery, Query, ReduceQuery
 from hedgecast.service.sample import Sample
 from hedgecast.service.solve import Asked, solve_queries
 
@@ -86,6 +79,5 @@ def unsolved(query: Query[A], model: ServedModel) -> A:
 _WORK: dict[type[Query[Any]], _Work] = {
     EvaluateQuery: evaluate,
     ExplainQuery: explain,
-    ScenariosQuery: drawn,
     ReduceQuery: reduced,
 }
