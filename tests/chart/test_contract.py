@@ -17,7 +17,7 @@ from hedgecast.service.settings import ServiceSettings
 from hedgecast.version import __version__
 from hedgecast_workers.application import ApplicationArgs
 from hedgecast_workers.deployments import Component, Replicas
-from hedgecast_workers.local_service import SERVE_ENVIRONMENT
+from hedgecast_workers.local_service import NODE_ENVIRONMENT
 from hedgecast_workers.serve_config import check_serve_config, serve_config
 
 ROOT = Path(__file__).parents[2]
@@ -282,7 +282,7 @@ def test_ray_behaves_as_on_one_machine(render: Render) -> None:
     for group in service["spec"]["rayClusterConfig"]["workerGroupSpecs"]:
         (container,) = group["template"]["spec"]["containers"]
         environment = {entry["name"]: entry["value"] for entry in container["env"]}
-        assert SERVE_ENVIRONMENT.items() <= environment.items()
+        assert NODE_ENVIRONMENT.items() <= environment.items()
 
 
 def test_dashboards_ask_for_metrics_that_there_are(render: Render) -> None:

@@ -28,6 +28,7 @@ from ray.serve.handle import DeploymentHandle
 
 from hedgecast.core.errors import HedgecastError, UnavailableError
 from hedgecast.service.ladder import Ladder
+from hedgecast_workers.local_service import NODE_ENVIRONMENT
 from hedgecast_workers.plan import ServePlan
 from hedgecast_workers.processes import end, family
 from hedgecast_workers.serve import APPLICATION, QUIET, application
@@ -129,6 +130,8 @@ def _start_ray(plan: ServePlan, folder: Path) -> None:
     UnavailableError
         It was late each time.
     """
+    # The nodes and all replicas have it from here; Serve has read this process's own when it was imported.
+    os.environ.update(NODE_ENVIRONMENT)
     for number in range(_STARTS):
         try:
             ray.init(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from hedgecast_workers.local_service import SERVE_ENVIRONMENT
+from hedgecast_workers.local_service import NODE_ENVIRONMENT, SERVE_ENVIRONMENT
 from hedgecast_workers.processes import end, family
 
 BIN = Path(sys.executable).parent
@@ -108,7 +108,7 @@ def local_head() -> Iterator[Head]:
         RAY_worker_niceness="0",
         RAY_DASHBOARD_STARTUP_TIMEOUT_S=str(round(PATIENCE_SECONDS)),
         RAY_gcs_server_port_wait_time_s=str(round(PATIENCE_SECONDS)),
-        **SERVE_ENVIRONMENT,
+        **NODE_ENVIRONMENT,
     )
     command = ray_start(
         "--head",

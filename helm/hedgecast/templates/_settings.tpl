@@ -78,6 +78,8 @@ HEDGECAST_{{ $key | snakecase | upper }}: {{ include "hedgecast.text" $value | q
   "RAY_USAGE_STATS_ENABLED" "0"
   "RAY_SERVE_USE_GRPC_BY_DEFAULT" "1"
   "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH" "1073741824"
+  "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD" "0"
+  "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP" "0"
 -}}
 {{- if not .root.Values.rayAuth.enabled -}}
 {{- $_ := set $environment "RAY_AUTH_MODE" "disabled" -}}
