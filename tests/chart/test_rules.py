@@ -172,6 +172,19 @@ def test_mounts_and_references_are_there(documents: Documents) -> None:
                 assert reference["name"] in maps
 
 
+def test_a_cache_begins_with_the_loops_of_its_image(documents: Documents) -> None:
+    pods = [pod for pod in _pods(documents) if "/var/cache/hedgecast" in json.dumps(pod)]
+    for pod in pods:
+        (filling,) = pod["initContainers"]
+        (container,) = pod["containers"]
+        assert filling["image"] == container["image"]
+        (mount,) = filling["volumeMounts"]
+        assert {**mount, "mountPath": "/var/cache/hedgecast"} in container["volumeMounts"]
+        assert f"/var/cache/hedgecast/. {mount['mountPath']}/" in filling["command"][-1]
+    # Head, gateway, denoiser, solver, and where there are any jobs and retraining.
+    assert len(pods) >= 4
+
+
 def test_every_selector_finds_something(render: Render) -> None:
     documents = render(EVERYTHING).documents
     labeled = [

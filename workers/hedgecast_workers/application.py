@@ -26,7 +26,8 @@ class ApplicationArgs(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     model: str | None = None
-    """NAME, NAME@ALIAS or NAME@VERSION in the registry, resolved when the application is deployed."""
+    """NAME, NAME@ALIAS or NAME@VERSION in the registry; an alias is followed
+    (``HEDGECAST_TAKEOVER_SECONDS``)."""
     bundle: Path | None = None
     """Folder of a bundle on every node, instead of ``model``."""
     canary: str | None = None

@@ -20,6 +20,22 @@ seccompProfile:
   type: RuntimeDefault
 {{- end }}
 
+{{- /* Called with root and gpu. */ -}}
+{{- define "hedgecast.cacheContainer" -}}
+# The volume of the cache hides what the image was built with: the solver's compiled loops.
+- name: cache
+  image: {{ include "hedgecast.image" . }}
+  imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+  command: [sh, -c, "cp -R /var/cache/hedgecast/. /cache/ 2>/dev/null || true"]
+  securityContext:
+    {{- include "hedgecast.containerSecurity" . | nindent 4 }}
+  resources:
+    requests: {cpu: 50m, memory: 64Mi}
+    limits: {memory: 256Mi}
+  volumeMounts:
+    - {name: cache, mountPath: /cache}
+{{- end }}
+
 {{- /* A probe of Ray's own processes on this node. It needs no token. */ -}}
 {{- define "hedgecast.rayProbe" -}}
 httpGet:
@@ -89,18 +105,7 @@ spec:
   terminationGracePeriodSeconds: {{ add . 15 (ternary $drain 0 $gateway) }}
   {{- end }}
   initContainers:
-    # The cache below hides what the image was built with: the solver's compiled loops.
-    - name: cache
-      image: {{ include "hedgecast.image" . }}
-      imagePullPolicy: {{ $values.image.pullPolicy }}
-      command: [sh, -c, "cp -R /var/cache/hedgecast/. /cache/ 2>/dev/null || true"]
-      securityContext:
-        {{- include "hedgecast.containerSecurity" . | nindent 8 }}
-      resources:
-        requests: {cpu: 50m, memory: 64Mi}
-        limits: {memory: 256Mi}
-      volumeMounts:
-        - {name: cache, mountPath: /cache}
+    {{- include "hedgecast.cacheContainer" . | nindent 4 }}
   containers:
     - name: ray
       image: {{ include "hedgecast.image" . }}
