@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +23,15 @@ ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 CHART = ROOT / "helm" / "hedgecast"
 NAMESPACE = "planning"
+
+
+def pytest_configure() -> None:
+    """Tests that interrupt what they started can: a shell lets its jobs in the background ignore SIGINT.
+
+    Processes inherit that, and Python then installs no handler of its own.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
