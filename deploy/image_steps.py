@@ -30,14 +30,24 @@ import importlib.metadata
 found = importlib.metadata.distribution("hedgecast").entry_points
 print(len([entry.load() for entry in found]), "entry points load")
 """
-# The library for CUDA is there, and all that it is linked to but the driver, which is the host's.
-_PROVIDER = """
-import pathlib, subprocess, sys, onnxruntime
+# Both are builds for CUDA, and find its libraries: those that they are linked to, and those that ONNX Runtime
+# opens when a graph needs them. Torch is imported last: it would lend its own. The driver is the host's.
+_CUDA = """
+import ctypes, pathlib, subprocess, sys, onnxruntime
 assert "CUDAExecutionProvider" in onnxruntime.get_available_providers(), "a build of ONNX Runtime for CPUs"
 library = pathlib.Path(onnxruntime.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
 linked = subprocess.run(["ldd", library], capture_output=True, text=True, check=True).stdout
 missing = [line.split()[0] for line in linked.splitlines() if line.endswith("not found")]
-sys.exit(f"not found: {missing}" if set(missing) - {"libcuda.so.1"} else None)
+for name in ("libcudnn.so.9", "libcufft.so.12", "libnvrtc.so.13"):
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        missing.append(name)
+if set(missing) - {"libcuda.so.1"}:
+    sys.exit(f"not found: {missing}")
+import torch
+assert torch.version.cuda, f"torch {torch.__version__} is a build for CPUs"
+print("ONNX Runtime", onnxruntime.__version__, "and torch", torch.__version__, "have CUDA's libraries")
 """
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.nbi", "*.nbc", "*.egg-info")
 
@@ -156,7 +166,7 @@ def check(dockerfile: Path, folder: Path) -> None:
             ["ray", "--version"],
         ]
     if "gpu" in extras:
-        commands.append(["python", "-c", _PROVIDER])
+        commands.append(["python", "-c", _CUDA])
     for command in commands:
         print("runs:", shlex.join(command).splitlines()[0], flush=True)
         path = shutil.which(command[0], path=variables["PATH"])

@@ -93,6 +93,14 @@ def test_every_install_is_constrained_and_every_extra_exists(dockerfile: Path) -
     assert not {"cpu", "gpu"} <= extras, "they share a folder"
 
 
+def test_the_gpu_image_refuses_a_torch_for_processors() -> None:
+    (stage, _) = image_steps.read(ROOT / "deploy" / "Dockerfile.ray-gpu")[1]
+    (refused,) = re.findall(r"'torch!=([^']+)'", " ".join(stage.all("RUN")))
+    pins = (ROOT / "deploy" / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert f"torch=={refused.removesuffix('+cpu')}" in pins
+    assert refused.endswith("+cpu")
+
+
 def test_the_build_context_holds_what_is_copied() -> None:
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     let_in = {line.removeprefix("!") for line in lines if line.startswith("!")}
