@@ -22,6 +22,8 @@ SMALL = {
     "learning.generator.denoiser.hidden": 32,
     "learning.generator.denoiser.num_blocks": 2,
 }
+# A student of an untrained teacher, in seconds.
+SHORT = {"distill.epochs": 4, "distill.pool_per_day": 16, "distill.samples_per_day": 8}
 LIB = "/var/lib/hedgecast"
 DRAIN_SECONDS = 6
 
@@ -32,8 +34,11 @@ def head() -> Iterator[Head]:
         yield started
 
 
+def _set(settings: dict[str, float]) -> list[str]:
+    return [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+
+
 def _values(study: str, gateway: int, health: int) -> dict[str, Any]:
-    small = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
     few = ["--scenarios", "20"]
     return {
         "studies": [{"name": "tiny", "model": "tiny@1", "file": study}],
@@ -46,13 +51,14 @@ def _values(study: str, gateway: int, health: int) -> dict[str, Any]:
         "denoiser": {"threads": 1},
         "monitoring": {"enabled": False},
         "jobs": {
-            "train": {"enabled": True, "workers": 2, "arguments": [*small, *few]},
+            "train": {"enabled": True, "workers": 2, "arguments": [*_set(SMALL), *few]},
             "backtest": {
                 "enabled": True,
                 "methods": "ridge-residual",
                 "seeds": 1,
                 "arguments": few,
             },
+            "distill": {"enabled": True, "arguments": [*_set(SHORT), *few]},
             "generate": {
                 "enabled": True,
                 "contexts": f"{LIB}/rows.csv",

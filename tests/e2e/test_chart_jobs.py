@@ -11,12 +11,12 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
-from hedgecast.registry.store import ModelStore
+from hedgecast.registry.store import ModelStore, ModelVersion
 from hedgecast_workers.processes import end, family
 from hedgecast_workers.run_files import RunFiles
 from hedgecast_workers.testing_pods import FOLDERS, ChartRun, variables
 
-COMMANDS = ("train", "backtest", "generate")
+COMMANDS = ("train", "backtest", "distill", "generate")
 PATIENCE_SECONDS = 900.0
 
 pytestmark = [
@@ -57,6 +57,15 @@ def ran(chart_run: ChartRun) -> dict[str, tuple[int, str]]:
 
 def _record(chart_run: ChartRun, name: str) -> Any:
     return chart_run.cluster.get(f"/api/jobs/{name}")
+
+
+def _registered(chart_run: ChartRun) -> tuple[ModelVersion, ModelVersion]:
+    """What train and distill registered, in whichever order; version 1 is what the service serves."""
+    versions = ModelStore(chart_run.cluster.root / "var/lib/hedgecast").versions("tiny")
+    assert {version.version for version in versions} == {1, 2, 3}
+    (student,) = [version for version in versions if "teacher" in version.tags]
+    (trained,) = [version for version in versions if version.version not in (1, student.version)]
+    return trained, student
 
 
 def test_its_pods_have_the_environment_of_the_nodes_here(chart_run: ChartRun) -> None:
@@ -102,11 +111,24 @@ def test_training_is_shared_by_both_nodes(chart_run: ChartRun, ran: dict[str, tu
 def test_the_trained_model_is_registered(chart_run: ChartRun, ran: dict[str, tuple[int, str]]) -> None:
     volume = chart_run.cluster.root / "var/lib/hedgecast"
     assert RunFiles.at(str(volume / "runs"), "tiny-1").read_fitted() is not None
-    # The first one is what the chart's service serves.
-    store = ModelStore(volume)
-    assert {version.version for version in store.versions("tiny")} == {1, 2}
-    assert "tiny@2" in ran["train"][1]
-    assert store.fetch("tiny@2", chart_run.cluster.root / "fetched").folder.is_dir()
+    version, _ = _registered(chart_run)
+    assert version.reference in ran["train"][1]
+    fetched = ModelStore(volume).fetch(version.reference, chart_run.cluster.root / "fetched")
+    assert fetched.folder.is_dir()
+
+
+def test_a_student_of_the_served_model_is_registered(
+    chart_run: ChartRun, ran: dict[str, tuple[int, str]]
+) -> None:
+    _, version = _registered(chart_run)
+    assert version.reference in ran["distill"][1]
+    assert version.tags["teacher"] == "tiny@1"
+    assert version.tags["teacher_fingerprint"] == chart_run.tiny.bundle.manifest.fingerprint
+    store = ModelStore(chart_run.cluster.root / "var/lib/hedgecast")
+    training = store.fetch(version.reference, chart_run.cluster.root / "fetched").manifest.training
+    assert training["student_evaluations"] == 1
+    # A student that learned nothing is not one: it began with its teacher's weights.
+    assert training["distillation_loss"] < training["distillation_loss_before"]
 
 
 def test_reports_and_scenarios_are_on_the_volume(

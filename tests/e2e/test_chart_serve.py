@@ -130,6 +130,11 @@ def _replicas(run: ChartRun) -> dict[str, list[int]]:
     }
 
 
+def _nodes(run: ChartRun) -> dict[str, list[str | None]]:
+    """Where each deployment's replicas are."""
+    return {name: [run.cluster.node_of(pid) for pid in pids] for name, pids in _replicas(run).items()}
+
+
 def test_strangers_get_nothing(deployed: ChartRun) -> None:
     # Probes need no token; everything else of Ray does.
     assert _status(f"{deployed.cluster.agent}/api/healthz") == 200
@@ -146,10 +151,7 @@ def test_strangers_get_nothing(deployed: ChartRun) -> None:
 def test_two_nodes_answer_as_one_process_does(
     deployed: ChartRun, expected: dict[int, DecisionAnswer]
 ) -> None:
-    found = {
-        name: [deployed.cluster.node_of(pid) for pid in pids] for name, pids in _replicas(deployed).items()
-    }
-    assert found == {"Denoiser": ["draws"], "Gateway": ["draws"], "Solver": ["solves"]}
+    assert _nodes(deployed) == {"Denoiser": ["draws"], "Gateway": ["draws"], "Solver": ["solves"]}
     with _client(deployed, retries=8) as client:
         for seed in SEEDS:
             _same(_decide(client, deployed, seed), expected[seed])
@@ -159,6 +161,17 @@ def test_a_killed_solver_is_replaced(deployed: ChartRun, expected: dict[int, Dec
     (victim,) = _replicas(deployed)["Solver"]
     psutil.Process(victim).send_signal(signal.SIGKILL)
     _wait_answered(deployed, expected, "no answer after a solver was killed")
+
+
+def test_a_killed_gateway_is_replaced(deployed: ChartRun, expected: dict[int, DecisionAnswer]) -> None:
+    (victim,) = _replicas(deployed)["Gateway"]
+    psutil.Process(victim).send_signal(signal.SIGKILL)
+    _wait_answered(deployed, expected, "no answer after the gateway was killed")
+    # It answers before Serve calls it running.
+    wait_until(
+        lambda: [pid != victim for pid in _replicas(deployed)["Gateway"]] == [True], "no other gateway runs"
+    )
+    assert _health(deployed) == SERVING
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,3 +277,15 @@ def test_a_stopped_gateway_ends_what_it_began(
     # What came after the drain was refused.
     assert [call for call in callers.calls if call.begun > drained and call.answer is not None] == []
     wait_until(lambda: cluster.is_gone("draws"), "the stopped node goes on")
+
+
+def test_a_gateway_on_another_node_answers_again(
+    deployed: ChartRun, expected: dict[int, DecisionAnswer]
+) -> None:
+    cluster = deployed.cluster
+    assert cluster.is_gone("draws")
+    cluster.start_node("draws-again", [cluster.groups["gateway"], cluster.groups["denoiser"]])
+    _wait_answered(deployed, expected, "no answer by the gateway on the other node")
+    where = {"Denoiser": ["draws-again"], "Gateway": ["draws-again"], "Solver": ["solves-again"]}
+    wait_until(lambda: _nodes(deployed) == where, "a replica is missing")
+    assert _health(deployed) == SERVING
