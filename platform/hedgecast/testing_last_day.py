@@ -36,6 +36,8 @@ _HOUR = np.timedelta64(1, "h")
 class LastDay:
     """The next six hours are like the last six, give or take a Gaussian tenth."""
 
+    made_by = "last day"
+
     def read(self, history: NamedRows, known: NamedRows) -> Context:  # noqa: ARG002 - nothing is known ahead
         """The last six loads."""
         if history.num_rows < LAST_DAY_STEPS:
@@ -71,7 +73,7 @@ class LastDay:
             names=("load",),
             units=("GW",),
             times=context.step_times[None],
-            source="last day",
+            source=self.made_by,
             seed=seed,
         )
 

@@ -112,7 +112,7 @@ class Denoiser:
             return drawn.paths
 
         paths, judged = await judged_draw(model, model.before(query, context), draw)
-        return self._drawn(query, model, context, paths, judged)
+        return self._drawn(model, context, paths, judged)
 
     async def missing_providers(self) -> tuple[str, ...]:
         """Execution providers that were asked for and are not there."""

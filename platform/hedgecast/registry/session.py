@@ -51,13 +51,19 @@ class Context:
 
 
 class ContextReader:
-    """Contexts from raw rows, by a bundle's schema."""
+    """Contexts from raw rows, by a bundle's schema.
+
+    Attributes
+    ----------
+    made_by : str
+        Source of its sets of scenarios.
+    """
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self.schema = FeatureSchema.from_dict(bundle.manifest.schema, path="schema")
         # Here, once: the fingerprint is that of the whole manifest and takes a millisecond.
-        self._source = f"{bundle.manifest.name}:{bundle.manifest.fingerprint[:12]}"
+        self.made_by = f"{bundle.manifest.name}:{bundle.manifest.fingerprint[:12]}"
 
     def read(self, history: NamedRows, known: NamedRows) -> Context:
         """The context of the decision day that follows ``history``.
@@ -85,7 +91,7 @@ class ContextReader:
             names=shape.names,
             units=shape.units,
             times=context.step_times[None],
-            source=self._source,
+            source=self.made_by,
             seed=seed,
         )
 

@@ -122,18 +122,8 @@ class Description:
         DataError
             The schema is not one of this module, of another format, or lacks a column that it names.
         """
-        found = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
-        version = found.get(f"{_PREFIX}format")
-        if version != FORMAT:
-            raise DataError(
-                f"the schema's metadata has {_PREFIX}format = {version!r}: must be {FORMAT!r}", found=version
-            )
-        names = tuple(json.loads(found[f"{_PREFIX}series"]))
-        missing = [name for name in names if name not in schema.names]
-        if missing:
-            raise DataError(
-                f"column {missing[0]!r} is missing: the schema's metadata names it", column=missing[0]
-            )
+        names = series_of(schema)
+        found = {key.decode(): value.decode() for key, value in schema.metadata.items()}
         fields = [schema.field(name) for name in names]
         times = found.get(f"{_PREFIX}times")
         seed = found.get(f"{_PREFIX}seed")
@@ -191,6 +181,30 @@ class Description:
         return {f"{_PREFIX}{key}": value for key, value in {**known, **self.extra}.items() if value}
 
 
+def series_of(schema: pa.Schema) -> tuple[str, ...]:
+    """Names of the series of a schema, which are its columns; the rest of a description is not read.
+
+    Raises
+    ------
+    DataError
+        As `Description.of_schema`.
+    """
+    metadata = schema.metadata or {}
+    version = metadata.get(f"{_PREFIX}format".encode())
+    if version != FORMAT.encode():
+        told = None if version is None else version.decode()
+        raise DataError(
+            f"the schema's metadata has {_PREFIX}format = {told!r}: must be {FORMAT!r}", found=told
+        )
+    names = tuple(json.loads(metadata[f"{_PREFIX}series".encode()]))
+    missing = [name for name in names if name not in schema.names]
+    if missing:
+        raise DataError(
+            f"column {missing[0]!r} is missing: the schema's metadata names it", column=missing[0]
+        )
+    return names
+
+
 def record_batch(
     schema: pa.Schema,
     paths: NDArray[np.floating],
@@ -209,8 +223,8 @@ def record_batch(
     probabilities, indices : array, optional
         (S,); given exactly where the schema has their columns.
     """
-    description = Description.of_schema(schema)
-    shape = (description.num_steps, len(description.names))
+    names = series_of(schema)
+    shape = (schema.field(names[0]).type.list_size, len(names))
     if paths.ndim != 3 or paths.shape[1:] != shape:
         raise ShapeError(f"paths has shape {paths.shape}: must be (scenarios, {shape[0]}, {shape[1]})")
     columns = []
@@ -221,7 +235,7 @@ def record_batch(
             if given.shape != paths.shape[:1]:
                 raise ShapeError(f"{name} has shape {given.shape}: must be ({paths.shape[0]},)")
             columns.append(pa.array(np.ascontiguousarray(given), schema.field(name).type))
-    for place, name in enumerate(description.names):
+    for place, name in enumerate(names):
         kind = schema.field(name).type
         flat = np.ascontiguousarray(paths[:, :, place]).reshape(-1)
         if pa.from_numpy_dtype(flat.dtype) != kind.value_type:
@@ -297,7 +311,7 @@ def rows_under(schema: pa.Schema, max_bytes: int) -> int:
 def paths_of(batch: pa.RecordBatch) -> NDArray[np.floating]:
     """(S, T, F) paths of a batch; read-only and sharing its memory where there is one series."""
     columns = []
-    for name in Description.of_schema(batch.schema).names:
+    for name in series_of(batch.schema):
         column = batch.column(name)
         if column.null_count:
             raise DataError(f"column {name!r} has {column.null_count} empty paths", column=name)

@@ -26,6 +26,9 @@ from hedgecast.service.safety import MODEL, OWN, Judgement, Safety
 class ContextSource(Protocol):
     """What makes contexts of raw rows, and scenarios of drawn paths: a bundle's reader, say."""
 
+    made_by: str
+    """Source of its sets."""
+
     def read(self, history: NamedRows, known: NamedRows) -> Context:
         """The context of the decision period that follows ``history``; DataError where there is none."""
         ...

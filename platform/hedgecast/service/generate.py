@@ -21,28 +21,23 @@ from hedgecast.scenarios.tree_table import tree_table
 from hedgecast.service.answers import ReduceAnswer, ScenariosAnswer
 from hedgecast.service.budget import Budget
 from hedgecast.service.decide import ServedModel
-from hedgecast.service.queries import ReduceQuery, ScenariosQuery
+from hedgecast.service.queries import ReduceQuery
 from hedgecast.service.safety import Judgement
 from hedgecast.service.sample import TOLERANCE, Sample, to_numpy
 
 
 def drawn(
-    query: ScenariosQuery,
-    model: ServedModel,
-    context: Context,
-    paths: NDArray[np.float32],
-    judgement: Judgement,
+    model: ServedModel, context: Context, paths: NDArray[np.float32], judgement: Judgement
 ) -> ScenariosAnswer:
-    """The scenarios themselves, from the paths (S, T, F) that were drawn for the query."""
-    scenarios = model.source.scenario_set(context, paths, query.seed)
+    """The scenarios themselves: of paths (S, T, F) by wall-clock slot those of the period's real steps."""
+    series = model.description.series
     return ScenariosAnswer(
         model=model.description,
-        names=scenarios.names,
-        units=scenarios.units,
-        times=None if scenarios.times is None else scenarios.times[0],
-        # Exact: they were drawn in float32.
-        paths=scenarios.paths[0].to(torch.float32).contiguous().numpy(),
-        made_by=scenarios.source,
+        names=tuple(one.name for one in series),
+        units=tuple(one.unit for one in series),
+        times=context.step_times,
+        paths=paths.take(context.step_slots, axis=1),
+        made_by=model.source.made_by,
         source=judgement.source,
         warnings=judgement.warnings,
     )

@@ -118,7 +118,7 @@ def _scenarios(query: ScenariosQuery, local: LocalModel, budget: Budget) -> Scen
     context = local.model.prepare(query)
     assert context is not None
     paths, judged = _judged_draw(query, local, context, local.model.before(query, context), budget)
-    return drawn(query, local.model, context, paths, judged)
+    return drawn(local.model, context, paths, judged)
 
 
 def _job(query: Query[Any], local: LocalModel, budget: Budget) -> Job | None:
