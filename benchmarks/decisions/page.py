@@ -90,23 +90,31 @@ def _joint_against(pair: Found) -> str:
 
 
 def _exponential(found: Found) -> list[str]:
-    groups: dict[tuple[str, int | None], list[Found]] = {}
-    for row in found["rows"]:
-        groups.setdefault((row["method"], row["scenarios"]), []).append(row)
+    optimum, seeds = found["optimum"], found["seeds"]
     rows = [
         [
-            method,
-            "" if count is None else str(count),
-            ", ".join(f"{row['cost']:.4f}" for row in group),
-            f"{group[0]['standard_error']:.4f}",
+            group["method"],
+            str(group["scenarios"]),
+            ", ".join(f"{cost:.4f}" for cost in group["costs"]),
+            f"{group['excess']:+.4f} [{', '.join(f'{end:.4f}' for end in group['excess_interval'])}]",
+            f"{group['within_noise']} of {seeds}",
+            ", ".join(f"{cost:.4f}" for cost in group["law_costs"]),
         ]
-        for (method, count), group in groups.items()
+        for group in found["groups"]
     ]
-    lines = _table(["decided by", "scenarios", "cost on fresh draws, by seed", "s.e. of one"], rows)
+    heads = [
+        "decided by",
+        "scenarios",
+        "cost on fresh draws, by seed",
+        "less the optimum's, mean of seeds",
+        "seeds within noise",
+        "cost by the law, by seed",
+    ]
     return [
-        *lines,
-        "",
-        f"{found['fresh_draws']} fresh draws; population optimum {found['population_optimum']}; "
+        *_table(heads, rows),
+        f"{found['training_draws']} training, {found['validation_draws']} validation and "
+        f"{found['fresh_draws']} fresh draws. The optimum costs {found['population_optimum']} by the law, "
+        f"on the fresh draws {optimum['cost']:.4f} (standard error {optimum['standard_error']:.4f}); "
         f"{found['created_time'][:10]}.",
         "",
     ]

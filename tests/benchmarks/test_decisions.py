@@ -78,16 +78,45 @@ def test_below_zero_counts_as_none_and_moves_no_decision_of_what_is_above(load, 
     torch.testing.assert_close(lower, program.value(decision, amounts) + surcharge, rtol=1e-6, atol=1e-3)
 
 
-def test_exponential_minimizer_agrees_with_the_cone_solver(load) -> None:
-    module = load("exponential")
+def test_shared_utility_decides_as_the_cone_solver_does(load) -> None:
+    module = load("utility")
     profits = product_allocation.exponential_profits(60, generator=torch.Generator().manual_seed(3))
-    program = product_allocation.build_exponential(1, num_products=10, limit=module.LIMIT)
-    solved = program.solve(profits[None], backend="reference")
-    found = module.minimizer(profits)
-    cost = torch.exp(-profits @ found).mean()
-    torch.testing.assert_close(cost, solved.objective[0], rtol=1e-5, atol=1e-6)
-    assert float(found.min()) >= 0.0
-    assert float(found.max()) <= module.LIMIT
+    for limit in (2.0, 0.3):
+        plain = product_allocation.build_exponential(1, num_products=10, limit=limit)
+        solved = plain.solve(profits[None], backend="reference")
+        shared = module.SharedUtility(10, limit)
+        amounts, _ = shared.layer().judged(profits.reshape(12, 5, 10))
+        assert bool((amounts == amounts[0]).all())
+        cost = shared.value(amounts[:1], profits[None]).mean()
+        torch.testing.assert_close(cost, solved.objective[0], rtol=1e-5, atol=1e-6)
+        assert float(amounts.min()) >= 0.0
+        assert float(amounts.max()) <= limit
+
+
+@pytest.mark.parametrize("limit", [2.0, 0.6])
+def test_shared_decision_has_the_slope_of_its_minimizer(load, limit: float) -> None:
+    module = load("utility")
+    profits = product_allocation.exponential_profits(200, generator=torch.Generator().manual_seed(5))
+    amounts = module.minimizer(profits, limit)
+    assert bool((amounts == limit).any()) == (limit < 1.0)
+    assert bool((amounts < limit).any())
+    some = profits[:3].clone().requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda first: module.decided(torch.cat([first, profits[3:]]), limit), (some,), eps=1e-5, atol=1e-5
+    )
+
+
+def test_cost_by_the_law_is_that_of_many_draws_and_least_at_the_optimum(load) -> None:
+    module = load("exponential")
+    best = torch.full((10,), module.OPTIMAL_AMOUNT, dtype=torch.float64)
+    assert module.law_cost(best) == pytest.approx(module.POPULATION_OPTIMUM, abs=1e-5)
+    assert module.law_cost(best + 0.01) > module.law_cost(best) < module.law_cost(best - 0.01)
+    profits = product_allocation.exponential_profits(200_000, generator=torch.Generator().manual_seed(4))
+    # Small amounts, whose cost has a light tail. Five standard errors.
+    amounts = torch.linspace(0.05, 0.3, 10, dtype=torch.float64)
+    costs = torch.exp(-profits @ amounts)
+    error = float(costs.std()) / len(costs) ** 0.5
+    assert module.law_cost(amounts) == pytest.approx(float(costs.mean()), abs=5.0 * error)
 
 
 @pytest.mark.parametrize("shape", ["normal", "asymmetric", "bimodal", "heavy-tailed"])
