@@ -53,8 +53,7 @@ def main() -> int:
     # Ray and its replicas print on standard output; the parent reads only what we say ourselves.
     said = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    for number in _SIGNALS:
-        signal.signal(number, _interrupt)
+    _listen()
     folder = Path(sys.argv[1])
     plan = ServePlan.model_validate_json(sys.stdin.readline())
     threading.Thread(target=_interrupt_at_end_of_input, daemon=True).start()
@@ -101,6 +100,11 @@ def _check(plan: ServePlan) -> None:
     Ladder(plan.settings).check_measured(plan.bundle.name or manifest.name, found.steps if found else ())
 
 
+def _listen() -> None:
+    for number in _SIGNALS:
+        signal.signal(number, _interrupt)
+
+
 def _interrupt(*_: object) -> None:
     """Stop whatever the main thread does, once; what comes later does not disturb the clean-up."""
     for number in _SIGNALS:
@@ -117,6 +121,9 @@ def _interrupt_at_end_of_input() -> None:
 def _private_ray(plan: ServePlan, folder: Path) -> Iterator[None]:
     try:
         _start_ray(plan, folder)
+        # Ray has put a handler of its own in front, whose alarm kills the process 3 s after SIGTERM, whatever
+        # is under way.
+        _listen()
         yield
     finally:
         _end_ray()
