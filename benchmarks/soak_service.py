@@ -21,6 +21,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import signal
 import socket
 import sys
 import tempfile
@@ -61,6 +62,8 @@ def main() -> int:
     parser.add_argument("--models", type=Path, help="keep the models there for the next run, or take them")
     parser.add_argument("--log", type=Path, default=os.devnull, help="what the service says")
     arguments = parser.parse_args()
+    # The service is ended and the folder goes, whoever ends this.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     with tempfile.TemporaryDirectory(prefix="hedgecast-soak-") as folder:
         result = asyncio.run(_soak(Path(folder), arguments))
     text = json.dumps(result, indent=2) + "\n"
