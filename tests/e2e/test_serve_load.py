@@ -241,7 +241,8 @@ def _measured(store: ModelStore, teacher: Bundle, bundle: Bundle, folder: Path) 
 
 
 def _promote(home: Path, version: int) -> None:
-    client = MlflowClient(registry_uri=f"sqlite:///{home / 'mlflow.db'}")
+    address = f"sqlite:///{home / 'mlflow.db'}"
+    client = MlflowClient(address, address)
     client.set_registered_model_alias("tiny", "champion", str(version))
 
 

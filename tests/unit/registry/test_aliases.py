@@ -23,7 +23,7 @@ def test_a_directory_says_what_the_store_says(trained: TinyModel, tmp_path: Path
     store = ModelStore(tmp_path)
     store.register(trained.bundle)
     store.register(trained.bundle)
-    client = MlflowClient(registry_uri=store.uri)
+    client = MlflowClient(store.uri, store.uri)
     for alias, version in (("champion", "1"), ("canary", "2"), ("champion", "2")):
         client.set_registered_model_alias("tiny", alias, version)
         named = {alias: one.version for one in store.versions("tiny") for alias in one.aliases}
