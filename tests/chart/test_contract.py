@@ -143,6 +143,11 @@ DEFAULT: dict[Component, Replicas] = {
             {},
         ),
         (
+            {"denoiser": {"apart": False, "threads": 1}},
+            {"model": "german_grid@champion", "threads": 1, "denoisers": False},
+            {},
+        ),
+        (
             {
                 "studies": [
                     {

@@ -54,6 +54,7 @@ def _studies(*studies: dict[str, Any]) -> dict[str, Any]:
         ),
         ({"gateway": {"service": {"type": "LoadBalancer"}}}, "loadBalancerSourceRanges"),
         ({"gateway": {"outcomes": {"enabled": True}}}, "set serve.upgradeStrategy None"),
+        ({"denoiser": {"apart": False, "accelerator": "gpu"}}, "give denoisers pods of their own"),
         (
             {"gateway": {"outcomes": {"enabled": True}}, "serve": {"upgradeStrategy": "None"}},
             "set gateway.replicas to 1",

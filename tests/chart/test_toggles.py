@@ -87,6 +87,13 @@ TOGGLES: dict[str, Toggle] = {
     "other-gpu": Toggle(
         {"denoiser": {"accelerator": "gpu", "gpuResource": "amd.com/gpu"}}, text("amd.com/gpu")
     ),
+    "solvers-that-draw": Toggle(
+        {"denoiser": {"apart": False}},
+        lambda d: (
+            [group["groupName"] for group in cluster(d)["workerGroupSpecs"]] == ["gateway", "solver"]
+            and not kind("PodDisruptionBudget", "-denoiser")(d)
+        ),
+    ),
     "fixed-numbers": Toggle(
         {"denoiser": {"maxReplicas": 1}, "solver": {"maxReplicas": 1}},
         lambda d: "autoscaling_config" not in json.dumps(d),
@@ -173,6 +180,22 @@ TOGGLES: dict[str, Toggle] = {
         lambda d: (
             [group["groupName"] for group in cluster(d)["workerGroupSpecs"]][3:]
             == ["canary-denoiser", "canary-solver"]
+        ),
+    ),
+    "canary-that-draws": Toggle(
+        {
+            "studies": [{"name": "mine", "model": "mine@2", "canary": "mine@3"}],
+            "gateway": {
+                "replicas": 1,
+                "outcomes": {"enabled": True},
+                "settings": {"canaryShare": 0.2},
+            },
+            "denoiser": {"apart": False},
+            "serve": {"upgradeStrategy": "None"},
+        },
+        lambda d: (
+            [group["groupName"] for group in cluster(d)["workerGroupSpecs"]]
+            == ["gateway", "solver", "canary-solver"]
         ),
     ),
     "no-test": Toggle({"test": {"enabled": False}}, lambda d: not kind("Pod")(d)),

@@ -100,6 +100,16 @@ def test_the_config_is_taken_by_serve() -> None:
     assert by_name["Gateway"].graceful_shutdown_timeout_s == 8.0
 
 
+def test_solvers_draw_for_themselves_where_there_are_no_denoisers(tmp_path: Path) -> None:
+    args = ApplicationArgs(bundle=tmp_path, denoisers=False)
+    _, pair = build(args)._bound_deployment.init_args
+    assert pair.solver is pair.denoiser
+    assert pair.solver._bound_deployment.name == "Solver"
+    config = serve_config(args, load_settings(), REPLICAS)
+    check_serve_config(config)
+    assert [one["name"] for one in config["applications"][0]["deployments"]] == ["Solver", "Gateway"]
+
+
 def test_the_application_has_the_options_of_the_config(tmp_path: Path) -> None:
     gateway = build(ApplicationArgs(bundle=tmp_path))._bound_deployment
     _, (solver, denoiser) = gateway.init_args

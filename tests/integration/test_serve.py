@@ -216,7 +216,7 @@ def test_scenarios_are_those_of_a_decision_and_pass_no_solver(
     assert (found.names, found.units) == (("load_gw",), ("GW",))
     np.testing.assert_array_equal(found.times, decided.scenarios.times)
     gateway = ("hedgecast-gateway", "hedgecast.rpc.v1.ScenarioService/GenerateScenarios")
-    own = {("hedgecast-denoiser", name) for name in ("denoiser.answer", "denoiser.draw")}
+    own = {("hedgecast-solver", name) for name in ("denoiser.answer", "denoiser.draw")}
     assert collector.has_trace({gateway, *own})
     with pytest.raises(errors.DataError, match="lacks column 'holiday'"):
         client.scenarios("tiny", **{**rows, "history": {"load_gw": rows["history"]["load_gw"]}})
@@ -349,6 +349,27 @@ def test_a_process_that_ends_is_told_with_its_last_words(
         pass
 
 
+def test_denoisers_in_processes_of_their_own_draw_what_a_solver_draws_for_itself(
+    tiny: TinyModel, client: Client, collector: Collector, table: SeriesTable
+) -> None:
+    settings = load_settings(trace_endpoint=collector.endpoint)
+    apart = local_service(tiny.bundle.folder, num_denoisers=1, settings=settings)
+    with apart as address, Client(address, retries=0) as other:
+        options: dict[str, object] = {"seed": 7, "scenario_count": 60}
+        answer = _decide(other, table, "2021-02-11", **options)
+        found = other.scenarios("tiny", **options, **_rows(table, "2021-02-11"))  # type: ignore[arg-type]
+        service = "hedgecast.rpc.v1.DecisionService/Decide"
+        drawn = ("hedgecast-denoiser", "denoiser.draw")
+        whole = {("hedgecast-gateway", service), ("hedgecast-solver", "solver.answer"), drawn}
+        assert collector.has_trace(whole), "one trace over three processes"
+        service = "hedgecast.rpc.v1.ScenarioService/GenerateScenarios"
+        whole = {("hedgecast-gateway", service), ("hedgecast-denoiser", "denoiser.answer"), drawn}
+        assert collector.has_trace(whole), "scenarios pass no solver"
+    same = _decide(client, table, "2021-02-11", **options)
+    assert answer.scenario_fingerprint == same.scenario_fingerprint == found.fingerprint
+    np.testing.assert_array_equal(answer.decision["schedule"], same.decision["schedule"])
+
+
 def test_spans_metrics_audit_and_a_drain(
     service: Service, client: Client, collector: Collector, table: SeriesTable
 ) -> None:
@@ -357,8 +378,8 @@ def test_spans_metrics_audit_and_a_drain(
     with pytest.raises(errors.UnauthenticatedError), Client(service.address, retries=0) as stranger:
         stranger.models()
     gateway = ("hedgecast-gateway", "hedgecast.rpc.v1.DecisionService/Decide")
-    whole = {gateway, ("hedgecast-solver", "solver.answer"), ("hedgecast-denoiser", "denoiser.draw")}
-    assert collector.has_trace(whole), "one trace over three processes"
+    whole = {gateway, ("hedgecast-solver", "solver.answer"), ("hedgecast-solver", "denoiser.draw")}
+    assert collector.has_trace(whole), "one trace over two processes"
     assert service.num_scenarios() == before + 50
     family = psutil.Process(service.process.pid).children(recursive=True)
     folders = {argument for member in family for argument in member.cmdline() if "/hc-" in argument}

@@ -37,6 +37,8 @@ class ApplicationArgs(BaseModel):
     """Directory or address of the registry; None: ``$HEDGECAST_HOME``."""
     threads: int = Field(default=1, ge=1)
     """Threads of one draw."""
+    denoisers: bool = True
+    """Whether replicas of their own draw; false: each solver draws for itself, a hop less."""
 
     @model_validator(mode="after")
     def _check_source(self) -> Self:
@@ -69,5 +71,11 @@ def build(args: ApplicationArgs) -> serve.Application:
     else:
         reference = registered(str(args.model), args.registry)
     second = None if args.canary is None else registered(args.canary, args.registry)
-    plan = ServePlan(bundle=reference, canary=second, settings=settings, threads=args.threads)
+    plan = ServePlan(
+        bundle=reference,
+        canary=second,
+        settings=settings,
+        num_denoisers=int(args.denoisers),
+        threads=args.threads,
+    )
     return application(plan)

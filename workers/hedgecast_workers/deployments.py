@@ -13,6 +13,7 @@ Component = Literal["Denoiser", "Solver", "CanaryDenoiser", "CanarySolver", "Gat
 COMPONENTS: tuple[Component, ...] = get_args(Component)
 # Of the version that answers in the shadow, where there is one.
 _CANARY: tuple[Component, ...] = ("CanaryDenoiser", "CanarySolver")
+_DENOISERS: tuple[Component, ...] = ("Denoiser", "CanaryDenoiser")
 # Fractions: the replicas of one small machine share its cores, and Ray only counts.
 _CPUS_A_REPLICA = 0.1
 # Serve's own.
@@ -78,7 +79,11 @@ class Replicas(BaseModel):
 
 
 def deployment_options(
-    settings: ServiceSettings, replicas: Mapping[Component, Replicas], *, canary: bool = False
+    settings: ServiceSettings,
+    replicas: Mapping[Component, Replicas],
+    *,
+    canary: bool = False,
+    denoisers: bool = True,
 ) -> dict[Component, dict[str, Any]]:
     """Serve's options of each component, as `ray.serve.deployment` and its config files take them.
 
@@ -90,9 +95,15 @@ def deployment_options(
         One of each that is not there.
     canary : bool
         Whether a second version is served.
+    denoisers : bool
+        Whether there are any; solvers draw for themselves otherwise.
     """
     limit = settings.max_concurrent_requests
-    names = [name for name in COMPONENTS if canary or name not in _CANARY]
+    names = [
+        name
+        for name in COMPONENTS
+        if (canary or name not in _CANARY) and (denoisers or name not in _DENOISERS)
+    ]
     options = {
         name: {**replicas.get(name, Replicas()).options(), "max_ongoing_requests": limit} for name in names
     }

@@ -72,7 +72,7 @@ def main() -> int:
 
 def _serve(plan: ServePlan, folder: Path, said: TextIO) -> None:
     # Of this machine, which all replicas share; each looks at its own when it starts.
-    check_threads(plan.num_denoisers * plan.settings.draw_sessions, plan.threads)
+    check_threads((plan.num_denoisers or plan.num_solvers) * plan.settings.draw_sessions, plan.threads)
     with ThreadPoolExecutor(1) as pool:
         # While Ray starts: a damaged bundle is then one error here, not the last of a replica's retries.
         checked = pool.submit(_check, plan)

@@ -50,7 +50,7 @@ def local_service(
     bundle: Path | BundleReference,
     *,
     port: int = 0,
-    num_denoisers: int = 1,
+    num_denoisers: int = 0,
     num_solvers: int = 1,
     settings: ServiceSettings | None = None,
 ) -> Iterator[str]:
@@ -66,8 +66,10 @@ def local_service(
         A bundle's folder, or the folder with name, version and aliases.
     port : int
         Port of the gateway; 0 lets the system choose.
-    num_denoisers, num_solvers : int
-        Replicas.
+    num_denoisers : int
+        Replicas that draw scenarios; 0: each solver draws for itself, a hop less.
+    num_solvers : int
+        Replicas that solve.
     settings : ServiceSettings, optional
         Everything else about the gateway; None: from the environment. ``port`` wins over them.
 

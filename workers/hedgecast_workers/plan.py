@@ -19,8 +19,8 @@ class ServePlan(BaseModel):
     """Another version of it, which answers a share of the requests in the shadow."""
     settings: ServiceSettings
     """Of the gateway."""
-    num_denoisers: int = Field(default=1, ge=1)
-    """Replicas that draw scenarios."""
+    num_denoisers: int = Field(default=0, ge=0)
+    """Replicas that draw scenarios; 0: each solver draws for itself, a hop less."""
     num_solvers: int = Field(default=1, ge=1)
     """Replicas that solve."""
     threads: int = Field(default=1, ge=1)

@@ -1,8 +1,10 @@
-"""The Ray Serve application: denoiser replicas, solver replicas, and the gRPC gateway.
+"""The Ray Serve application: solver replicas, denoiser replicas where there are any, and the gRPC gateway.
 
     planner --gRPC--> Gateway --> Solver --> Denoiser
                    |                     ^
                    +-- scenarios alone --+
+
+Without denoisers a solver draws for itself, and everything is asked of it.
 
 Only plain records and arrays pass between them, and only inside the cluster. The gateway is our own
 grpc.aio server in a deployment rather than Serve's gRPC proxy, which has no TLS, no interceptors, no
@@ -12,49 +14,36 @@ grpc.health.v1, and sends tracebacks to callers.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import dataclasses
-import functools
 import logging
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
-import numpy as np
-from numpy.typing import NDArray
 from ray import serve
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 from hedgecast.core.errors import HedgecastError, ModelNotFoundError
 from hedgecast.service.budget import Budget
 from hedgecast.service.canary import CANARY
-from hedgecast.service.draw_queue import DrawFigures, Drawn
+from hedgecast.service.draw_queue import DrawFigures
 from hedgecast.service.models import BundleReference, ModelDescription, resolve
-from hedgecast.service.packing import DrawRequest
 from hedgecast.service.queries import Query, ScenariosQuery
 from hedgecast.service.server import DecisionServer
 from hedgecast.service.settings import ServiceSettings
 from hedgecast.service.tracing import carrier
 from hedgecast_workers.denoiser import Denoiser
 from hedgecast_workers.deployments import Component, Replicas, deployment_options
-from hedgecast_workers.drawing import draw_request, judged_draw
-from hedgecast_workers.models import present
 from hedgecast_workers.observed import observed
 from hedgecast_workers.plan import ServePlan
-from hedgecast_workers.replies import Reply, ask, replied
-from hedgecast_workers.versions import Versions, descriptions, meant
-
-if TYPE_CHECKING:
-    from hedgecast.service.decide import ServedModel
+from hedgecast_workers.replies import Reply, ask
+from hedgecast_workers.solver import DrawingSolver, Solver
 
 A = TypeVar("A")
 
 APPLICATION = "hedgecast"
 # Of Serve's own log lines; ours are written by `configure_logs`.
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
-_WARM_UP_SCENARIOS = 16
-_WARM_UP_SECONDS = 300.0
 # A version that was taken over is known so long later; a replica asked for it sooner looks for itself.
 _KNOWN_SECONDS = 1.0
 
@@ -71,23 +60,33 @@ def application(plan: ServePlan, replicas: Mapping[Component, Replicas] | None =
         How many of what is named, and where, instead of the plan's numbers.
     """
     counts: dict[Component, Replicas] = {
-        "Denoiser": Replicas(count=plan.num_denoisers),
+        "Denoiser": Replicas(count=max(plan.num_denoisers, 1)),
         "Solver": Replicas(count=plan.num_solvers),
         **(replicas or {}),
     }
-    options = deployment_options(plan.settings, counts, canary=plan.canary is not None)
-    denoiser = serve.deployment(Denoiser, **options["Denoiser"])
-    solver = serve.deployment(Solver, **options["Solver"])
+    options = deployment_options(
+        plan.settings, counts, canary=plan.canary is not None, denoisers=plan.num_denoisers > 0
+    )
     gateway = serve.deployment(Gateway, **options["Gateway"])
-    source = denoiser.bind(plan.bundle, plan.threads, plan.settings)
-    pairs = [Pair(solver.bind(plan.bundle, source, plan.settings), source)]
+    pairs = [_pair(plan, plan.bundle, options)]
     if plan.canary is not None:
         second = dataclasses.replace(plan.canary, aliases=(*plan.canary.aliases, CANARY))
-        shadow = serve.deployment(Denoiser, name="CanaryDenoiser", **options["CanaryDenoiser"])
-        source = shadow.bind(second, plan.threads, plan.settings)
-        solver = serve.deployment(Solver, name="CanarySolver", **options["CanarySolver"])
-        pairs.append(Pair(solver.bind(second, source, plan.settings), source))
+        pairs.append(_pair(plan, second, options, "Canary"))
     return cast(serve.Application, gateway.bind(plan.settings, *pairs))
+
+
+def _pair(plan: ServePlan, bundle: BundleReference, options: Mapping[Any, Any], prefix: str = "") -> Pair:
+    """The deployments that answer for a version, with names that begin with ``prefix``."""
+    name = f"{prefix}Solver"
+    if not plan.num_denoisers:
+        alone = serve.deployment(DrawingSolver, name=name, **options[name])
+        both = alone.bind(bundle, plan.threads, plan.settings)
+        return Pair(both, both)
+    other = f"{prefix}Denoiser"
+    denoiser = serve.deployment(Denoiser, name=other, **options[other])
+    source = denoiser.bind(bundle, plan.threads, plan.settings)
+    solver = serve.deployment(Solver, name=name, **options[name])
+    return Pair(solver.bind(bundle, source, plan.settings), source)
 
 
 class Pair(NamedTuple):
@@ -95,85 +94,7 @@ class Pair(NamedTuple):
 
     solver: DeploymentHandle
     denoiser: DeploymentHandle
-
-
-class Solver:
-    """Reads rows, asks a denoiser for scenarios, solves; a replica runs once it is warm."""
-
-    async def __init__(  # type: ignore[misc]
-        self, bundle: BundleReference, denoiser: DeploymentHandle, settings: ServiceSettings
-    ) -> None:
-        from hedgecast.service.sample import sample_of
-        from hedgecast.service.work import Job, answer_queue, unsolved
-
-        observed(settings, "solver")
-        self._sample, self._job, self._unsolved = sample_of, Job, unsolved
-        self._denoiser, self._settings = denoiser, settings
-        # Rows are read while a batch is solved, so that the next one is there when it ends.
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read")
-        self._queue = answer_queue(settings.batch_limits)
-        self._versions: Versions[ServedModel] = Versions(
-            bundle, self._ready, seconds=settings.takeover_seconds
-        )
-        await self._versions.start()
-
-    async def describe(self) -> tuple[ModelDescription, ...]:
-        """The versions of the model, the current one first."""
-        return descriptions(self._versions)
-
-    async def answer(self, query: Query[Any], trace: Mapping[str, str]) -> Reply:
-        """The answer to a query for which something is solved."""
-        return await replied(query, self._answer, "solver.answer", trace)
-
-    async def _answer(self, query: Query[Any], budget: Budget, draws: list[DrawFigures]) -> Any:
-        started = time.perf_counter()
-        version = await meant(self._versions, query.model)
-        model = version.value
-        context = await self._run(model.prepare, query)
-        if query.validate_only:
-            return self._unsolved(query, model)
-        judged = model.before(query, context)
-        paths = None
-        if context is not None:
-            budget.check("drawing scenarios")
-
-            async def draw(graph: str) -> NDArray[np.float32]:
-                drawn = await self._draw(version.reference, draw_request(query, context, graph), budget)
-                draws.append(drawn.figures)
-                return drawn.paths
-
-            paths, judged = await judged_draw(model, judged, draw)
-        sample_of = functools.partial(self._sample, drawn_seconds=time.perf_counter() - started)
-        sample = await self._run(sample_of, query, model, context, paths, judged)
-        job = self._job(query=query, model=model, sample=sample, budget=budget)
-        return await asyncio.wrap_future(self._queue.submit(job))
-
-    async def _ready(self, reference: BundleReference) -> ServedModel:
-        """A version of the model, once it has drawn and solved."""
-        from hedgecast.service.bundles import served_model, warm_up, warm_up_context
-
-        model = await asyncio.to_thread(lambda: served_model(present(reference, apart=True)))
-        context = warm_up_context(model)
-        request = DrawRequest(
-            features=context.features, day_number=context.day_number, count=_WARM_UP_SCENARIOS, seed=0
-        )
-        drawn = await self._draw(reference, request, Budget(_WARM_UP_SECONDS))
-        # Beside the pool: the version before goes on answering.
-        await asyncio.to_thread(warm_up, model, context, drawn.paths)
-        return model
-
-    async def _draw(self, reference: BundleReference, request: DrawRequest, budget: Budget) -> Drawn:
-        def send() -> DeploymentResponse:
-            return self._denoiser.draw.remote(reference, request, budget.left, carrier())
-
-        return cast(Drawn, await self._ask(send))
-
-    async def _ask(self, send: Callable[[], DeploymentResponse]) -> Any:
-        return await ask(send, retries=self._settings.replica_retries)
-
-    async def _run(self, function: Any, *arguments: Any) -> Any:
-        run = contextvars.copy_context().run
-        return await asyncio.wrap_future(self._pool.submit(run, function, *arguments))
+    """Of the solver itself, where it draws."""
 
 
 class HandleBackend:

@@ -37,7 +37,9 @@ def serve_config(
     replicas : mapping of Component to Replicas
         How many, and where.
     """
-    deployments = deployment_options(settings, replicas, canary=args.canary is not None)
+    deployments = deployment_options(
+        settings, replicas, canary=args.canary is not None, denoisers=args.denoisers
+    )
     return {
         # The gateway listens itself; nothing is served over HTTP.
         "proxy_location": "Disabled",

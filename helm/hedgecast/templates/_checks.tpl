@@ -56,6 +56,9 @@
 {{- if and (gt (float64 $gateway.settings.canaryShare) 0.0) (not $outcomes) -}}
 {{- fail "gateway.settings.canaryShare: shadows are kept with the outcomes: turn gateway.outcomes.enabled on" -}}
 {{- end -}}
+{{- if and (not $values.denoiser.apart) (eq $values.denoiser.accelerator "gpu") -}}
+{{- fail "denoiser.apart is false and denoiser.accelerator gpu: solvers have CPUs alone; give denoisers pods of their own, or let solvers draw on CPUs" -}}
+{{- end -}}
 {{- $names := list -}}
 {{- range $study := $values.studies -}}
 {{- $names = append $names $study.name -}}

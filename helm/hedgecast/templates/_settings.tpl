@@ -97,6 +97,7 @@ HEDGECAST_{{ $key | snakecase | upper }}: {{ include "hedgecast.text" $value | q
 {{- define "hedgecast.serveConfig" -}}
 {{- $values := .root.Values -}}
 {{- $limit := $values.gateway.settings.maxConcurrentRequests -}}
+{{- $working := ternary (list "denoiser" "solver") (list "solver") $values.denoiser.apart -}}
 proxy_location: Disabled
 logging_config:
   log_level: WARNING
@@ -114,8 +115,9 @@ applications:
       registry: {{ . | quote }}
       {{- end }}
       threads: {{ $values.denoiser.threads }}
+      denoisers: {{ $values.denoiser.apart }}
     deployments:
-      {{- range $component := list "denoiser" "solver" }}
+      {{- range $component := $working }}
       {{- $own := index $values $component }}
       {{- $scale := include "hedgecast.scale" (dict "root" $.root "study" $.study "component" $component) | fromYaml }}
       - name: {{ $component | title }}
@@ -140,7 +142,7 @@ applications:
         max_queued_requests: {{ $limit }}
       {{- end }}
       {{- if .study.canary }}
-      {{- range $component := list "denoiser" "solver" }}
+      {{- range $component := $working }}
       - name: Canary{{ $component | title }}
         ray_actor_options:
           num_cpus: 0.1
