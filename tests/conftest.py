@@ -28,8 +28,10 @@ NAMESPACE = "planning"
 def pytest_configure() -> None:
     """Tests that interrupt what they started can: a shell lets its jobs in the background ignore SIGINT.
 
-    Processes inherit that, and Python then installs no handler of its own.
+    Processes inherit that, and Python then installs no handler of its own. And threads that wait sleep, as
+    under `make test`: those that spin make a test minutes long where cores are busy.
     """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -83,6 +83,16 @@ class Draws:
         """Load the first version; every session has run a full batch then."""
         await self._versions.start()
 
+    async def queue(self, reference: BundleReference) -> DrawQueue:
+        """The queue of a version of the model, loaded where it is not yet.
+
+        Raises
+        ------
+        HedgecastError
+            It cannot be loaded.
+        """
+        return (await self._versions.of(reference)).queue
+
     async def draw(
         self,
         reference: BundleReference,
@@ -109,7 +119,7 @@ class Draws:
             The version cannot be loaded, too much waits, or the time was up.
         """
         with stage("denoiser.draw", trace):
-            queue = (await self._versions.of(reference)).queue
+            queue = await self.queue(reference)
             return await asyncio.wrap_future(queue.submit(request, budget.left))
 
     async def answer(self, query: ScenariosQuery, trace: Mapping[str, str]) -> Reply:

@@ -118,8 +118,12 @@ def decode_tensor(message: Tensor, *, field: str, most_entries: int) -> NDArray[
 
 def encode_times(times: NDArray[np.datetime64]) -> list[Timestamp]:
     """One timestamp per entry of a datetime64 array, taken as UTC."""
-    nanoseconds = times.astype("datetime64[ns]").astype(np.int64).tolist()
-    return [Timestamp(seconds=value // 10**9, nanos=value % 10**9) for value in nanoseconds]
+    return [Timestamp(seconds=seconds, nanos=nanos) for seconds, nanos in _seconds_and_nanos(times)]
+
+
+def _seconds_and_nanos(times: NDArray[np.datetime64]) -> Iterable[tuple[int, int]]:
+    parts = np.divmod(times.astype("datetime64[ns]").astype(np.int64), 10**9)
+    return zip(*(part.tolist() for part in parts), strict=True)
 
 
 def decode_times(messages: Sequence[Timestamp], *, field: str) -> NDArray[np.datetime64]:
@@ -155,8 +159,11 @@ def decode_duration(message: Duration) -> float:
 
 def encode_rows(rows: NamedRows) -> Rows:
     """The rows as a message; columns keep their order."""
-    columns = [Column(name=name, values=values) for name, values in rows.columns.items()]
-    return Rows(row_times=encode_times(rows.times), columns=columns)
+    message = Rows(columns=[Column(name=name, values=one.tolist()) for name, one in rows.columns.items()])
+    # In place: the constructor would copy each of hundreds of timestamps.
+    for seconds, nanos in _seconds_and_nanos(rows.times):
+        message.row_times.add(seconds=seconds, nanos=nanos)
+    return message
 
 
 def decode_rows(message: Rows, *, field: str, most_entries: int) -> NamedRows:

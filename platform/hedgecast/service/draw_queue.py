@@ -7,14 +7,18 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hedgecast.core.errors import ConfigError, DeadlineError, OverloadedError, UnavailableError
 from hedgecast.registry.graphs import SCENARIOS_GRAPH
+from hedgecast.service.budget import Budget
 from hedgecast.service.packing import Batch, DrawRequest, Progress, Turn, next_batch
+
+if TYPE_CHECKING:
+    from hedgecast.registry.session import Context
 
 # Of the rate that retry hints are made from: a batch counts for a tenth.
 _RATE_SHARE = 0.1
@@ -242,6 +246,50 @@ class DrawQueue:
     def _note_rate(self, seconds: float) -> None:
         before = self._seconds_a_scenario
         self._seconds_a_scenario = before + _RATE_SHARE * (seconds - before) if before else seconds
+
+
+class QueuedDraw:
+    """`hedgecast.service.local.Draw` for one query: its thread waits in the queue, and can be called off.
+
+    Parameters
+    ----------
+    queue : DrawQueue
+        Of the query's version.
+    budget : Budget
+        The query's.
+    figures : list of DrawFigures
+        What became of each draw is added to it.
+    """
+
+    def __init__(self, queue: DrawQueue, budget: Budget, figures: list[DrawFigures]) -> None:
+        self._queue, self._budget, self._figures = queue, budget, figures
+        self._drawing: Future[Drawn] | None = None
+        self._called_off = False
+
+    def __call__(
+        self, context: Context, count: int, seed: int, start: int = 0, *, graph: str = SCENARIOS_GRAPH
+    ) -> NDArray[np.float32]:
+        """Paths (count, T, F), or `HedgecastError`; CancelledError: it was called off."""
+        request = DrawRequest(
+            features=context.features,
+            day_number=context.day_number,
+            count=count,
+            seed=seed,
+            start=start,
+            graph=graph,
+        )
+        self._drawing = self._queue.submit(request, self._budget.left)
+        if self._called_off:
+            self._drawing.cancel()
+        drawn = self._drawing.result()
+        self._figures.append(drawn.figures)
+        return drawn.paths
+
+    def cancel(self) -> None:
+        """Nobody waits any more: what is not drawn yet leaves the queue."""
+        self._called_off = True
+        if self._drawing is not None:
+            self._drawing.cancel()
 
 
 def run_batch(session: Draws, batch: Batch) -> NDArray[np.float32]:

@@ -1,10 +1,11 @@
-"""The backend that decides in this process: for tests and notebooks."""
+"""The backend that decides in this process, and its parts for whoever draws and solves in one."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
 import dataclasses
+import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,10 +14,10 @@ from typing import Any, Protocol, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from hedgecast.core.errors import UnavailableError
+from hedgecast.core.errors import BundleError, UnavailableError
 from hedgecast.registry.graphs import SCENARIOS_GRAPH
 from hedgecast.registry.session import Context
-from hedgecast.service.answers import ScenariosAnswer
+from hedgecast.service.answers import ScenariosAnswer, ScenarioSource
 from hedgecast.service.batches import Limits
 from hedgecast.service.budget import Budget
 from hedgecast.service.decide import ServedModel
@@ -29,6 +30,8 @@ from hedgecast.service.tracing import stage
 from hedgecast.service.work import Job, answer_queue, unsolved
 
 A = TypeVar("A")
+
+log = logging.getLogger(__name__)
 
 
 class Draw(Protocol):
@@ -97,8 +100,8 @@ class LocalBackend:
         # The threads go on in the call's context: its span, and the request id of its log lines.
         run = contextvars.copy_context().run
         if isinstance(query, ScenariosQuery):
-            return cast(A, await _taken_on(self._pool.submit, run, _scenarios, query, local, budget))
-        job = await _taken_on(self._pool.submit, run, _job, query, local, budget)
+            return cast(A, await _taken_on(self._pool.submit, run, scenarios_answer, query, local, budget))
+        job = await _taken_on(self._pool.submit, run, job_of, query, local, budget)
         return (
             unsolved(query, local.model) if job is None else cast(A, await _taken_on(self._queue.submit, job))
         )
@@ -112,17 +115,29 @@ def _taken_on(submit: Callable[..., Future[Any]], *arguments: Any) -> asyncio.Fu
     return asyncio.wrap_future(work)
 
 
-def _scenarios(query: ScenariosQuery, local: LocalModel, budget: Budget) -> ScenariosAnswer:
-    """The scenarios themselves: nothing is solved, and nobody who solves is waited for."""
+def scenarios_answer(query: ScenariosQuery, local: LocalModel, budget: Budget) -> ScenariosAnswer:
+    """The scenarios themselves: nothing is solved, and nobody who solves is waited for.
+
+    Raises
+    ------
+    HedgecastError
+        The rows cannot be used, the policy refuses what was drawn, or the budget ran out.
+    """
     budget.check("reading the rows")
     context = local.model.prepare(query)
     assert context is not None
-    paths, judged = _judged_draw(query, local, context, local.model.before(query, context), budget)
+    paths, judged = judged_draw_here(query, local, context, local.model.before(query, context), budget)
     return drawn(local.model, context, paths, judged)
 
 
-def _job(query: Query[Any], local: LocalModel, budget: Budget) -> Job | None:
-    """The query with its scenarios; None: it was only to be checked."""
+def job_of(query: Query[Any], local: LocalModel, budget: Budget) -> Job | None:
+    """The query with its scenarios; None: it was only to be checked.
+
+    Raises
+    ------
+    HedgecastError
+        As `scenarios_answer`.
+    """
     model = local.model
     budget.check("reading the rows")
     started = time.perf_counter()
@@ -132,21 +147,28 @@ def _job(query: Query[Any], local: LocalModel, budget: Budget) -> Job | None:
     judged = model.before(query, context)
     paths = None
     if context is not None:
-        paths, judged = _judged_draw(query, local, context, judged, budget)
+        paths, judged = judged_draw_here(query, local, context, judged, budget)
     seconds = time.perf_counter() - started
     sample = sample_of(query, model, context, paths, judged, drawn_seconds=seconds)
     return Job(query=query, model=model, sample=sample, budget=budget)
 
 
-def _judged_draw(
+def judged_draw_here(
     query: Query[Any], local: LocalModel, context: Context, judged: Judgement, budget: Budget
 ) -> tuple[NDArray[np.float32], Judgement]:
-    """Scenarios, and what an answer on them rests on."""
+    """Scenarios, and what an answer on them rests on; a student that is not there gives way."""
     budget.check("drawing scenarios")
     while True:
-        with stage("denoiser.draw"):
-            graph = local.model.graph(judged)
-            paths = local.draw(context, query.draw_count, query.seed, query.draw_start, graph=graph)
+        try:
+            with stage("denoiser.draw"):
+                graph = local.model.graph(judged)
+                paths = local.draw(context, query.draw_count, query.seed, query.draw_start, graph=graph)
+        except BundleError as error:
+            if judged.source is not ScenarioSource.STUDENT:
+                raise
+            log.warning("the network draws, for want of the student: %s", error)
+            judged = judged.by_network()
+            continue
         checked = local.model.after(judged, paths)
         if checked.source is judged.source:
             return paths, checked

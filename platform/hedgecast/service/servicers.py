@@ -115,12 +115,16 @@ class DecisionServicer(decision_grpc.DecisionServiceServicer):
             request: decision_pb.DecideStreamRequest | Refused,
         ) -> decision_pb.DecideStreamResponse:
             message = request.message if isinstance(request, Refused) else request
+            started = time.perf_counter()
             try:
                 if isinstance(request, Refused):
                     raise request.error
                 response = await self._decide(stream_question(message), context)
             except Exception as error:  # noqa: BLE001 - the boundary of one request among many
                 return self._failed(message.correlation_id, error)
+            # A call by itself has its own line.
+            milliseconds = 1e3 * (time.perf_counter() - started)
+            log.info("request %s of a stream answered in %.1f ms", response.request_id, milliseconds)
             return decision_pb.DecideStreamResponse(correlation_id=message.correlation_id, response=response)
 
         answers = answered(request_iterator, one, most=self._settings.max_stream_requests)
@@ -192,7 +196,6 @@ class DecisionServicer(decision_grpc.DecisionServiceServicer):
             answer = await self._backend.answer(query)
             seconds = time.perf_counter() - started
             question.waited = seconds - worked_seconds(answer)
-        log.info("request %s: %s answered in %.1f ms", query.request_id, query.model, 1e3 * seconds)
         return answer, seconds
 
 

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from hedgecast.core.errors import ConfigError, DeadlineError, OverloadedError, UnavailableError
 from hedgecast.registry.graphs import BASELINE_GRAPH, SCENARIOS_GRAPH
-from hedgecast.service.draw_queue import DrawQueue
+from hedgecast.registry.session import Context
+from hedgecast.service.budget import Budget
+from hedgecast.service.draw_queue import DrawFigures, DrawQueue, QueuedDraw
 from hedgecast.service.packing import DrawRequest
 
 PATIENCE_SECONDS = 60.0
@@ -189,3 +191,37 @@ def test_sizes_that_make_no_queue_are_refused(numbers: Numbers) -> None:
         DrawQueue([numbers], batch_scenarios=0, wait_seconds=0.0, most_queued=1)
     with pytest.raises(ConfigError, match="0 sessions"):
         DrawQueue([], batch_scenarios=1, wait_seconds=0.0, most_queued=1)
+
+
+CONTEXT = Context(
+    features=np.zeros(1),
+    day_number=0,
+    step_times=np.array(["2024-01-01"], "datetime64[ns]"),
+    step_slots=np.zeros(1, np.int64),
+)
+
+
+def test_a_query_draws_through_the_queue_and_says_how(queue: DrawQueue) -> None:
+    figures: list[DrawFigures] = []
+    draw = QueuedDraw(queue, Budget(PATIENCE_SECONDS), figures)
+    assert draw(CONTEXT, 3, 7, 5).ravel().tolist() == [7005, 7006, 7007]
+    assert [one.batches for one in figures] == [1]
+
+
+def test_a_query_that_nobody_waits_for_leaves_the_queue(numbers: Numbers, queue: DrawQueue) -> None:
+    numbers.hold(queue)
+    figures: list[DrawFigures] = []
+    waiting, late = (QueuedDraw(queue, Budget(PATIENCE_SECONDS), figures) for _ in range(2))
+    with ThreadPoolExecutor(1) as pool:
+        drawing = pool.submit(waiting, CONTEXT, 3, 7)
+        while not queue.queued:
+            assert not drawing.done()
+        waiting.cancel()
+        with pytest.raises(CancelledError):
+            drawing.result(PATIENCE_SECONDS)
+    late.cancel()
+    with pytest.raises(CancelledError):
+        late(CONTEXT, 3, 7)
+    numbers.open.set()
+    queue.close()
+    assert (numbers.batches, figures) == ([(1, 1)], [])
