@@ -1,9 +1,9 @@
 """Mixed load on the real service while replicas die and the champion changes: nothing wrong, lost or mixed.
 
-    python benchmarks/soak_service.py [--minutes 20] [--kill-every 60] [--callers 6] [--output FILE]
+    python benchmarks/soak_service.py [--minutes 20] [--kill-every 60] [--callers 6] [--denoisers 0] [--output FILE]
 
-`hedgecast serve` with two solvers, two denoisers and a gateway that asks for a client's certificate
-and a token. Callers in closed loops decide (one by one and in streams), compare plans, explain, generate
+`hedgecast serve` with two solvers, which draw for themselves unless there are denoisers, and a gateway that
+asks for a client's certificate and a token. Callers in closed loops decide (one by one and in streams), compare plans, explain, generate
 scenarios and record outcomes. Meanwhile a replica is killed every minute (SIGKILL), the champion is switched
 twice and Serve's controller is killed once. Every answer is compared with one that this process computes
 from the version and the request alone; acknowledged outcomes are read back from the disk in the end. Exit
@@ -31,7 +31,7 @@ from typing import Any
 
 from soak.faults import Chaos, schedule
 from soak.load import Ledger, Load, secure_stubs
-from soak.operating import DENOISERS, SOLVERS, Operator
+from soak.operating import SOLVERS, Operator
 from soak.oracle import Oracle, oracle
 from soak.page import page
 from soak.processes import Memory, watched
@@ -57,6 +57,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--kill-every", type=float, default=60.0, help="seconds between killed replicas")
     parser.add_argument("--callers", type=int, default=6)
+    parser.add_argument("--denoisers", type=int, default=0, help="replicas that draw; 0: solvers do")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=RESULT)
     parser.add_argument("--models", type=Path, help="keep the models there for the next run, or take them")
@@ -88,7 +89,9 @@ async def _soak(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     bundles = [bundle for _, bundle in versions]
     async with contextlib.AsyncExitStack() as stack:
         # Both take their time to get warm.
-        started = Operator.started(folder, bundles, _settings(folder), arguments.log)
+        started = Operator.started(
+            folder, bundles, _settings(folder), arguments.log, denoisers=arguments.denoisers
+        )
         warm = asyncio.to_thread(stack.enter_context, oracle(references))
         operator, known = await asyncio.gather(stack.enter_async_context(started), warm)
         result = await _loaded(folder, operator, questions, known, arguments)
@@ -136,7 +139,7 @@ async def _loaded(
 ) -> dict[str, Any]:
     seconds = 60.0 * arguments.minutes
     machine = _machine()
-    expected = {"Gateway": 1, "Solver": SOLVERS, "Denoiser": DENOISERS, "Controller": 1}
+    expected = {"Gateway": 1, "Solver": SOLVERS, "Denoiser": arguments.denoisers, "Controller": 1}
     chaos = Chaos(operator.pid, expected, operator.switch)
     stop = asyncio.Event()
     metadata = (("authorization", f"Bearer {TOKEN}"),)
@@ -145,7 +148,8 @@ async def _loaded(
             load = Load(stubs, metadata, questions, known, operator.champion)
             began = time.monotonic()
             callers = asyncio.create_task(load.run(arguments.callers, arguments.seed, stop))
-            faults = asyncio.create_task(chaos.run(schedule(seconds, arguments.kill_every)))
+            planned = schedule(seconds, arguments.kill_every, denoisers=arguments.denoisers > 0)
+            faults = asyncio.create_task(chaos.run(planned))
             while time.monotonic() < began + seconds and not callers.done():
                 await asyncio.wait([callers], timeout=min(_TOLD_SECONDS, began + seconds - time.monotonic()))
                 print(
@@ -182,6 +186,7 @@ def _result(
         "minutes_asked": arguments.minutes,
         "seconds": round(took, 1),
         "callers": arguments.callers,
+        "denoisers": arguments.denoisers,
         "seed": arguments.seed,
         "requests_answered": dict(sorted(ledger.answered.items())),
         "answers_compared": known.compared,

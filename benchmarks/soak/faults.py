@@ -30,9 +30,9 @@ class Fault:
     """A role whose youngest replica is killed, ``Controller`` or ``switch``."""
 
 
-def schedule(seconds: float, every: float) -> list[Fault]:
+def schedule(seconds: float, every: float, *, denoisers: bool) -> list[Fault]:
     """A replica every ``every`` seconds, two switches and one death of the controller, in order."""
-    kills = itertools.cycle(_ORDER)
+    kills = itertools.cycle(role for role in _ORDER if denoisers or role != "Denoiser")
     times = [every * number for number in range(1, int(seconds // every) + 1) if every * number < seconds]
     faults = [Fault(at, next(kills)) for at in times]
     faults += [Fault(share * seconds, "switch") for share in _SWITCHES]

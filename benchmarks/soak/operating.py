@@ -20,7 +20,7 @@ from hedgecast.registry.bundle import Bundle
 from hedgecast.registry.store import CHAMPION, ModelStore
 from hedgecast_workers.processes import end, family
 
-SOLVERS = DENOISERS = 2
+SOLVERS = 2
 TAKEOVER_SECONDS = 5.0
 # Of the old version's last answer after the alias moved: replicas look every few seconds, load and warm up
 # the new one beside the old, on a machine that is busy.
@@ -53,7 +53,13 @@ class Operator:
     @classmethod
     @contextlib.asynccontextmanager
     async def started(
-        cls, folder: Path, bundles: Sequence[Bundle], settings: Mapping[str, str], log: Path
+        cls,
+        folder: Path,
+        bundles: Sequence[Bundle],
+        settings: Mapping[str, str],
+        log: Path,
+        *,
+        denoisers: int,
     ) -> AsyncIterator[Operator]:
         """Serving the first of two bundles while the block runs; ``settings`` go into the environment."""
         store = ModelStore(folder / "registry")
@@ -61,7 +67,7 @@ class Operator:
             store.register(bundle, MODEL)
         _move(store, "1")
         command = ["serve", "--model", f"{MODEL}@{CHAMPION}", "--registry", store.location, "--json"]
-        replicas = ["--num-solvers", str(SOLVERS), "--num-denoisers", str(DENOISERS)]
+        replicas = ["--num-solvers", str(SOLVERS), "--num-denoisers", str(denoisers)]
         with Path(log).open("wb") as errors:
             process = await asyncio.create_subprocess_exec(
                 *(str(Path(sys.executable).parent / "hedgecast"), *command, *replicas),

@@ -6,7 +6,7 @@ from typing import Any
 
 _HEAD = """# Soak: load while things break
 
-The local Ray Serve service (two solvers, two denoisers, one gateway with mutual TLS and a token) under mixed
+The local Ray Serve service (two solvers, {draws}, one gateway with mutual TLS and a token) under mixed
 load from callers in closed loops: decisions one by one and in streams at 50, 200 and 1,000 scenarios, plans
 compared, decisions explained, scenarios generated, outcomes recorded. Meanwhile replicas are killed
 (SIGKILL), the champion is switched twice and Serve's controller is killed. The caller tries again what was
@@ -19,7 +19,16 @@ Made by `make soak` from `benchmarks/results/soak.json`.
 
 def page(result: dict[str, Any]) -> str:
     """The page in Markdown."""
-    return _HEAD + _run(result) + _attempts(result) + _faults(result) + _memory(result) + _wrong(result)
+    count = result["denoisers"]
+    draws = f"{count} denoisers" if count else "which draw for themselves"
+    return (
+        _HEAD.format(draws=draws)
+        + _run(result)
+        + _attempts(result)
+        + _faults(result)
+        + _memory(result)
+        + _wrong(result)
+    )
 
 
 def _run(result: dict[str, Any]) -> str:

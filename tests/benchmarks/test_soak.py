@@ -91,9 +91,11 @@ def test_the_oracle_compares_what_the_request_determines(soak: SimpleNamespace) 
 
 
 def test_the_schedule_has_every_fault(soak: SimpleNamespace) -> None:
-    faults = soak.faults.schedule(1200.0, 60.0)
+    faults = soak.faults.schedule(1200.0, 60.0, denoisers=True)
     kinds = collections.Counter(fault.what for fault in faults)
     assert kinds == {"Solver": 8, "Denoiser": 7, "Gateway": 4, "switch": 2, "Controller": 1}
+    without = collections.Counter(fault.what for fault in soak.faults.schedule(1200.0, 60.0, denoisers=False))
+    assert without == {"Solver": 13, "Gateway": 6, "switch": 2, "Controller": 1}
     assert [fault.at for fault in faults] == sorted(fault.at for fault in faults)
     assert max(fault.at for fault in faults) < 1200.0
 
@@ -131,7 +133,7 @@ def test_the_page_says_what_was_wrong(soak: SimpleNamespace) -> None:
     result = {
         "machine": {"date": "2030-01-01", "processor": "x", "cores": 2, "versions": {"ray": "9"},
                     "load_before": 1.0, "load_after": 2.0},
-        "seconds": 120.0, "callers": 4, "requests_answered": {"Decide": 1200}, "answers_compared": 1200,
+        "seconds": 120.0, "callers": 4, "denoisers": 0, "requests_answered": {"Decide": 1200}, "answers_compared": 1200,
         "answers_identical": 1199, "distinct_recomputed": 30, "answered_after_retries": 3,
         "longest_wait_seconds": 12.5, "attempts": {"Decide: OK": 1200}, "outcomes_acknowledged": 7,
         "faults": [{"at": 60.0, "what": "Solver", "pid": 1, "process_back_seconds": 4.0},
@@ -142,5 +144,7 @@ def test_the_page_says_what_was_wrong(soak: SimpleNamespace) -> None:
     }  # fmt: skip
     assert "Nothing was wrong, lost or mixed." in page.page(result)
     assert "1,199 of them identical" in page.page(result)
+    assert "which draw for themselves" in page.page(result)
+    assert "2 denoisers" in page.page({**result, "denoisers": 2})
     assert "| 70 | switch | to version 2, done in 9.0 s |" in page.page(result)
     assert "- Decide was lost" in page.page({**result, "wrong": ["Decide was lost"]})
