@@ -18,6 +18,7 @@ import yaml
 from hedgecast.cli import _homes, build
 
 ROOT = Path(__file__).parents[2]
+CHART = ROOT / "helm" / "hedgecast"
 DEPLOYMENT = ROOT / "docs" / "deployment.md"
 Render = Callable[..., Any]
 Documents = list[dict[str, Any]]
@@ -258,6 +259,37 @@ def test_arguments_reach_a_job_as_they_are(render: Render) -> None:
     assert "resources" not in cluster["headGroupSpec"]["rayStartParams"]
     (group,) = cluster["workerGroupSpecs"]
     assert json.loads(group["rayStartParams"]["resources"].strip("'")) == {"hedgecast_job": 1}
+
+
+def _asked(group: dict[str, Any]) -> tuple[float, float]:
+    """CPUs and MiB that a group's pods ask for."""
+    units = {"": 1.0, "m": 1e-3, "Mi": 1.0, "Gi": 1024.0}
+    amounts = [0.0, 0.0]
+    for container in group["template"]["spec"]["containers"]:
+        for place, name in enumerate(("cpu", "memory")):
+            ((digits, unit),) = re.findall(r"^([\d.]+)(\w*)$", str(container["resources"]["requests"][name]))
+            amounts[place] += group.get("replicas", 1) * float(digits) * units[unit]
+    return amounts[0], amounts[1]
+
+
+@pytest.mark.parametrize("job", ["train", "backtest", "distill", "generate"])
+def test_a_laptop_has_room_for_what_it_serves_beside_a_job_or_an_upgrade(render: Render, job: str) -> None:
+    places = {"contexts": "/rows", "output": "/sets"} if job == "generate" else {}
+    documents = render({"jobs": {job: {"enabled": True, **places}}}, files=("laptop",)).documents
+    said = (CHART / "values-laptop.yaml").read_text(encoding="utf-8")
+    ((cpus, gib),) = re.findall(r"One node with (\d+) CPUs and (\d+) GiB", said)
+    # What the pods of kind and of the operator ask for: 1.05 CPUs and 0.8 GiB.
+    room = (float(cpus) - 1.1, (float(gib) - 1.0) * 1024)
+    sizes = {}
+    for document in documents:
+        spec = document.get("spec", {})
+        cluster = spec.get("rayClusterConfig") or spec.get("rayClusterSpec")
+        if cluster:
+            asked = [_asked(group) for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
+            sizes[document["kind"]] = [sum(amounts) for amounts in zip(*asked, strict=True)]
+    for beside in ("RayJob", "RayService"):
+        for served, other, left in zip(sizes["RayService"], sizes[beside], room, strict=True):
+            assert served + other <= left, sizes
 
 
 def test_pods_have_the_time_to_hand_over(documents: Documents) -> None:
