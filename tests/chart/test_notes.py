@@ -26,6 +26,17 @@ LESS: dict[str, Any] = {
     "rayAuth": {"enabled": False},
     "test": {"enabled": False},
 }
+# Nothing to make, with all that may ask for a secret on.
+NONE: dict[str, Any] = {
+    "gateway": {
+        "tls": {"mutual": False, "certManager": {"enabled": True, "issuerName": "ca"}},
+        "tokens": {"enabled": False},
+    },
+    "rayAuth": {"enabled": False},
+    "redis": {"enabled": True, "address": "redis:6379"},
+    "registry": {"mode": "server"},
+    "test": {"enabled": False},
+}
 
 
 def _notes(helm: Path, chart: Path, values: dict[str, Any], name: str, folder: Path) -> str:
@@ -56,8 +67,8 @@ def _secrets(node: Any) -> Iterator[str]:
 
 @pytest.mark.parametrize(
     ("name", "values"),
-    [("", {}), ("laptop", {}), ("production-gpu", {}), ("tenants", {}), ("", MORE), ("", LESS)],
-    ids=["defaults", "laptop", "production-gpu", "tenants", "more", "less"],
+    [("", {}), ("laptop", {}), ("production-gpu", {}), ("tenants", {}), ("", MORE), ("", LESS), ("", NONE)],
+    ids=["defaults", "laptop", "production-gpu", "tenants", "more", "less", "none"],
 )
 def test_every_secret_is_made_by_a_command(
     helm: Path, chart: Path, render: Render, tmp_path: Path, name: str, values: dict[str, Any]
@@ -68,7 +79,7 @@ def test_every_secret_is_made_by_a_command(
     written = {d["spec"]["secretName"] for d in documents if d["kind"] == "Certificate"}
     made = re.findall(rf"kubectl -n {NAMESPACE} create secret generic (\S+) --from", notes)
     assert sorted(made) == sorted(set(_secrets(documents)) - written)
-    assert bool(made) == ("pods wait" in notes) == (values is not LESS)
+    assert bool(made) == ("pods wait" in notes) == (values not in (LESS, NONE))
     for line in re.findall(r"^ +(?:kubectl|helm) .*", notes, re.MULTILINE):
         assert f" -n {NAMESPACE} " in line
     for service in (d for d in documents if d["kind"] == "RayService"):
