@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,6 +45,29 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if os.environ.get("CI"):
         pytest.fail(message, pytrace=False)
     pytest.skip(message)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def current_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An empty current folder for the whole session: nothing is read from it."""
+    folder, before = tmp_path_factory.mktemp("current"), Path.cwd()
+    os.chdir(folder)
+    yield folder
+    os.chdir(before)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(current_folder: Path) -> Iterator[None]:
+    """A test leaves no file in the current folder, and stays there: users have their own in it."""
+    yield
+    there, left = Path.cwd(), {path.name for path in current_folder.iterdir()} - {".hypothesis"}
+    # The tests after it are not to blame.
+    os.chdir(current_folder)
+    for name in left:
+        path = current_folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert there == current_folder
+    assert left == set(), "a test left files in the current folder"
 
 
 @pytest.fixture(scope="session")
