@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -99,6 +101,54 @@ def test_the_gpu_image_refuses_a_torch_for_processors() -> None:
     pins = (ROOT / "deploy" / "constraints.txt").read_text(encoding="utf-8").splitlines()
     assert f"torch=={refused.removesuffix('+cpu')}" in pins
     assert refused.endswith("+cpu")
+
+
+ONNX_RUNTIME = """
+__version__ = "1"
+def get_available_providers(): return [{!r}]
+"""
+TORCH = """
+__version__ = "2"
+class version: cuda = {!r}
+"""
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, "have CUDA's libraries"),
+        ({"provider": "CPUExecutionProvider"}, "a build of ONNX Runtime for CPUs"),
+        ({"linked": "\tlibcublasLt.so.13 => not found"}, "not found: ['libcublasLt.so.13']"),
+        # The driver's, which the host brings.
+        ({"linked": "\tlibcuda.so.1 => not found"}, "have CUDA's libraries"),
+        ({"lacks": "libcudnn.so.9"}, "not found: ['libcudnn.so.9']"),
+        ({"lacks": "libcufft.so.12"}, "not found: ['libcufft.so.12']"),
+        ({"lacks": "libnvrtc.so.13"}, "not found: ['libnvrtc.so.13']"),
+        ({"cuda": None}, "torch 2 is a build for CPUs"),
+    ],
+)
+def test_the_check_of_the_gpu_image_sees_what_is_missing(
+    tmp_path: Path, changed: dict[str, Any], said: str
+) -> None:
+    """With stand-ins for both packages and for every library: any that Python can open will do."""
+    (tmp_path / "onnxruntime" / "capi").mkdir(parents=True)
+    provider = changed.get("provider", "CUDAExecutionProvider")
+    (tmp_path / "onnxruntime" / "__init__.py").write_text(ONNX_RUNTIME.format(provider))
+    (tmp_path / "torch.py").write_text(TORCH.format(changed.get("cuda", "13.0")))
+    library = Path(str(importlib.import_module("yaml._yaml").__file__))
+    for name in ("libcudnn.so.9", "libcufft.so.12", "libnvrtc.so.13"):
+        if name != changed.get("lacks"):
+            shutil.copy(library, tmp_path / name)
+    (tmp_path / "ldd").write_text(f"#!/bin/sh\necho '{changed.get('linked', '')}'\n")
+    (tmp_path / "ldd").chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        "LD_LIBRARY_PATH": str(tmp_path),
+    }
+    command = [sys.executable, "-c", image_steps._CUDA]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert said in done.stdout + done.stderr
+    assert done.returncode == (0 if said == "have CUDA's libraries" else 1)
 
 
 def test_the_build_context_holds_what_is_copied() -> None:
