@@ -261,6 +261,62 @@ def test_arguments_reach_a_job_as_they_are(render: Render) -> None:
     assert json.loads(group["rayStartParams"]["resources"].strip("'")) == {"hedgecast_job": 1}
 
 
+def _clusters(documents: Documents) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Kind and cluster of everything that has a Ray cluster."""
+    for document in documents:
+        spec = document.get("spec", {})
+        cluster = spec.get("rayClusterConfig") or spec.get("rayClusterSpec")
+        if cluster:
+            yield document["kind"], cluster
+
+
+def test_pods_go_where_the_values_of_their_kind_say(render: Render) -> None:
+    kinds = ("head", "gateway", "denoiser", "solver", "jobs")
+    places: dict[str, Any] = {
+        kind: {"nodeSelector": {"pool": kind}, "tolerations": [{"key": kind, "operator": "Exists"}]}
+        for kind in kinds
+    }
+    values = {**EVERYTHING, **{kind: {**EVERYTHING.get(kind, {}), **places[kind]} for kind in kinds}}
+    documents = render(values).documents
+    pods = [("jobs", d["spec"]["jobTemplate"]["spec"]) for d in documents if d["kind"] == "CronJob"]
+    for _, cluster in _clusters(documents):
+        pods.append(("head", cluster["headGroupSpec"]))
+        pods += [
+            ("jobs" if group["groupName"] == "worker" else group["groupName"], group)
+            for group in cluster["workerGroupSpecs"]
+        ]
+    assert {kind for kind, _ in pods} == set(kinds)
+    for kind, group in pods:
+        pod = group["template"]["spec"]
+        assert {key: pod[key] for key in ("nodeSelector", "tolerations")} == places[kind]
+        (container,) = pod["containers"]
+        for amounts in container["resources"].values():
+            assert amounts.get("nvidia.com/gpu", 0) == (kind == "denoiser")
+
+
+def test_clusters_scale_with_the_second_autoscaler(documents: Documents) -> None:
+    for kind, cluster in _clusters(documents):
+        if cluster.get("enableInTreeAutoscaling"):
+            assert cluster["autoscalerOptions"]["version"] == "v2", kind
+    assert list(_clusters(documents))
+
+
+def test_a_budget_lets_one_pod_of_a_kind_go(documents: Documents) -> None:
+    for service in (d for d in documents if d["kind"] == "RayService"):
+        study = service["metadata"]["labels"]["hedgecast.io/study"]
+        budgets = {
+            d["metadata"]["labels"]["app.kubernetes.io/component"]: d["spec"]["minAvailable"]
+            for d in documents
+            if d["kind"] == "PodDisruptionBudget"
+            and d["metadata"]["labels"].get("hedgecast.io/study") == study
+        }
+        cluster = service["spec"]["rayClusterConfig"]
+        least = {group["groupName"]: group["minReplicas"] - 1 for group in cluster["workerGroupSpecs"]}
+        # A head whose state is in Redis comes back; another one's service would end.
+        least["head"] = 0 if "gcsFaultToleranceOptions" in cluster else 1
+        assert budgets == least
+
+
 def _asked(group: dict[str, Any]) -> tuple[float, float]:
     """CPUs and MiB that a group's pods ask for."""
     units = {"": 1.0, "m": 1e-3, "Mi": 1.0, "Gi": 1024.0}
@@ -281,12 +337,9 @@ def test_a_laptop_has_room_for_what_it_serves_beside_a_job_or_an_upgrade(render:
     # What the pods of kind and of the operator ask for: 1.05 CPUs and 0.8 GiB.
     room = (float(cpus) - 1.1, (float(gib) - 1.0) * 1024)
     sizes = {}
-    for document in documents:
-        spec = document.get("spec", {})
-        cluster = spec.get("rayClusterConfig") or spec.get("rayClusterSpec")
-        if cluster:
-            asked = [_asked(group) for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
-            sizes[document["kind"]] = [sum(amounts) for amounts in zip(*asked, strict=True)]
+    for kind, cluster in _clusters(documents):
+        asked = [_asked(group) for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
+        sizes[kind] = [sum(amounts) for amounts in zip(*asked, strict=True)]
     for beside in ("RayJob", "RayService"):
         for served, other, left in zip(sizes["RayService"], sizes[beside], room, strict=True):
             assert served + other <= left, sizes
