@@ -120,6 +120,7 @@ def test_no_pod_can_become_root_or_write_its_image(documents: Documents) -> None
         assert context["allowPrivilegeEscalation"] is False
         assert context["readOnlyRootFilesystem"] is True
         assert context["capabilities"] == {"drop": ["ALL"]}
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}
         assert not context.get("privileged")
 
 
@@ -146,7 +147,8 @@ def test_what_serves_has_probes_and_time_to_finish(documents: Documents) -> None
         for group in (config["headGroupSpec"], *config["workerGroupSpecs"]):
             (container,) = group["template"]["spec"]["containers"]
             assert {"livenessProbe", "readinessProbe"} <= set(container)
-            assert group["template"]["spec"]["topologySpreadConstraints"]
+            spread = group["template"]["spec"]["topologySpreadConstraints"]
+            assert [one["topologyKey"].rpartition("/")[2] for one in spread] == ["hostname", "zone"]
         gateway = config["workerGroupSpecs"][0]["template"]["spec"]
         (container,) = gateway["containers"]
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
