@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from hedgecast.version import __version__
+from hedgecast_workers.cluster import OLDEST_RAY
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -134,6 +135,15 @@ def test_lower_bounds_are_written_down() -> None:
     tested = {canonicalize_name(name): Version(version) for name, version in pins.items()}
     for name, version in lowest.bounds(ROOT / "pyproject.toml").items():
         assert Version(version) <= tested.get(name, Version(version)), name
+
+
+def test_the_oldest_ray_is_the_one_that_tests_start() -> None:
+    # None of the tests with the oldest versions starts Ray: what is promised of it, the others must have run.
+    oldest = Version(_script("lowest").bounds(ROOT / "pyproject.toml")["ray"])
+    assert oldest.release[:2] == OLDEST_RAY
+    pins = (ROOT / "deploy" / "constraints.txt").read_text(encoding="utf-8")
+    (tested,) = re.findall(r"^ray==(.+)$", pins, re.MULTILINE)
+    assert oldest == Version(tested)
 
 
 def test_a_requirement_without_a_lower_bound_is_refused(tmp_path: Path) -> None:

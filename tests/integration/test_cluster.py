@@ -1,4 +1,4 @@
-"""How many CPUs workers may hold of a cluster that is there, and no Ray at all; `tests/e2e` has real ones."""
+"""How many CPUs workers may hold of a cluster, and no Ray, or an old one; `tests/e2e` has real ones."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from hedgecast.core.errors import ConfigError
+from hedgecast.core.errors import ConfigError, DependencyError
 from hedgecast.testing import write_tiny_study
 from hedgecast_workers import cluster as module
-from hedgecast_workers.cluster import cluster
+from hedgecast_workers.cluster import cluster, require_ray
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -48,6 +48,19 @@ def test_one_cpu_is_not_enough_for_a_worker_and_its_data(resources: dict[str, fl
     resources["CPU"] = 1.0
     with pytest.raises(ConfigError, match="ask for fewer workers"), cluster(None):
         pytest.fail("it was let in")
+
+
+@pytest.mark.parametrize("version", ["2.50.0", "2.9.3", "2.59.1", "1.13.0"])
+def test_a_ray_that_may_let_strangers_in_is_refused(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setattr("importlib.metadata.version", lambda name: version)
+    with pytest.raises(DependencyError, match=rf"ray {version} is older than 2\.60, .*pip install 'ray\["):
+        require_ray()
+
+
+@pytest.mark.parametrize("version", ["2.60.0", "2.61.0rc1", "2.100", "3.0.0.dev0"])
+def test_a_newer_ray_is_taken(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setattr("importlib.metadata.version", lambda name: version)
+    require_ray()
 
 
 @pytest.mark.parametrize(

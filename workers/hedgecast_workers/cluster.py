@@ -6,9 +6,11 @@ Nothing here imports Ray before its environment is set: Ray reads it once, when 
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import importlib.util
 import logging
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -21,6 +23,9 @@ import psutil
 from hedgecast.core.errors import ConfigError, DependencyError, UnavailableError
 from hedgecast_workers.processes import end, family
 
+OLDEST_RAY = (2, 60)
+"""What pyproject.toml promises, and the only one that the tests run with. Before 2.52 Ray knows no token;
+before 2.58 a replica of Serve, which listens on every address, takes calls without it."""
 _OBJECT_STORE_BYTES = 256 * 2**20
 # Ray's processes end within a second when told to.
 _PATIENCE_SECONDS = 3.0
@@ -48,7 +53,7 @@ def cluster(num_cpus: int | None, num_gpus: int = 0) -> Iterator[int]:
     ConfigError
         The cluster is too small.
     DependencyError
-        Ray is not installed.
+        Ray is not installed, or too old.
     UnavailableError
         The cluster cannot be reached.
     """
@@ -63,12 +68,12 @@ def cluster(num_cpus: int | None, num_gpus: int = 0) -> Iterator[int]:
 
 
 def require_ray() -> None:
-    """Nothing, where Ray is installed; it is looked for, not imported.
+    """Nothing, where a Ray that asks for its token is installed; it is looked for, not imported.
 
     Raises
     ------
     DependencyError
-        It is not.
+        There is none, or an older one.
     """
     if importlib.util.find_spec("ray") is None:
         raise DependencyError(
@@ -76,6 +81,15 @@ def require_ray() -> None:
             "--workers, backtests and a service of your own (hedgecast.service) do without",
             package="ray",
             extra="library,cluster,cpu",
+        )
+    version = importlib.metadata.version("ray")
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) < OLDEST_RAY:
+        oldest = ".".join(map(str, OLDEST_RAY))
+        raise DependencyError(
+            f"ray {version} is older than {oldest}, before which strangers may be let in: "
+            f"pip install 'ray[data,default,serve,train,tune]>={oldest}'",
+            package="ray",
+            version=version,
         )
 
 
