@@ -105,8 +105,9 @@ NO_RAY_PART := tests/unit/cli/test_cli.py::test_help_names_every_command tests/u
   tests/unit/rpc tests/unit/learning/test_trainers.py tests/unit/service/test_server.py
 LOWEST_PART := tests/unit/core tests/unit/rpc tests/unit/data tests/unit/diffusion tests/unit/scenarios \
   tests/unit/outcomes tests/unit/decisions/test_reference.py tests/unit/decisions/test_layers.py \
-  tests/unit/programs/test_risk.py tests/unit/programs/test_measures.py tests/unit/registry/test_bundle.py \
-  tests/unit/registry/test_session.py tests/unit/registry/test_store.py tests/unit/service/test_settings.py
+  tests/unit/programs/test_risk.py tests/unit/programs/test_measures.py tests/unit/programs/test_mpi_sppy_export.py \
+  tests/unit/registry/test_bundle.py tests/unit/registry/test_half.py tests/unit/registry/test_session.py \
+  tests/unit/registry/test_store.py tests/unit/service/test_settings.py
 
 test-no-ray: install  ## unit tests where no process can import Ray (PART=1: those of CI)
 	PYTHONPATH=$(CURDIR)/deploy/no_ray$${PYTHONPATH:+:$$PYTHONPATH} \
