@@ -100,7 +100,8 @@ test-images: install  ## the install steps of the three images, without Docker, 
 	$(BIN)/python deploy/image_steps.py deploy/Dockerfile.ray-gpu build/images/ray-gpu
 
 # All unit tests, before a release; with PART=1 those of CI, which meet what the two are about: commands, clients and
-# the service in process; each package once that has a lower bound, but no compiled loops, which take minutes.
+# the service in process; packages that have a lower bound, as far as no compiled loops (which take minutes) or server
+# must run for them. Of Ray and torch the oldest are those that all tests run with.
 NO_RAY_PART := tests/unit/cli/test_cli.py::test_help_names_every_command tests/unit/client tests/unit/core \
   tests/unit/rpc tests/unit/learning/test_trainers.py tests/unit/service/test_server.py
 LOWEST_PART := tests/unit/core tests/unit/rpc tests/unit/data tests/unit/diffusion tests/unit/scenarios \
@@ -113,8 +114,6 @@ test-no-ray: install  ## unit tests where no process can import Ray (PART=1: tho
 	PYTHONPATH=$(CURDIR)/deploy/no_ray$${PYTHONPATH:+:$$PYTHONPATH} \
 	  $(BIN)/python -m pytest $(if $(PART),$(NO_RAY_PART),tests/unit)
 
-# With PART=1 torch is the tested one: the index has the oldest for CUDA alone, gigabytes of it.
-LOWEST_TORCH = $(if $(PART),constraints.txt,constraints-lowest.txt)
 # What the tests themselves need is promised to nobody.
 LOWEST_LOOPS = NUMBA_CACHE_DIR=$(CURDIR)/build/lowest/numba
 LOWEST_TOOLS = pytest pytest-timeout hypothesis beartype PyYAML
@@ -122,9 +121,8 @@ LOWEST_TOOLS = pytest pytest-timeout hypothesis beartype PyYAML
 test-lowest:  ## unit tests with the oldest versions that pyproject.toml promises, in build/lowest (PART=1: those of CI)
 	rm -rf build/lowest
 	$(PYTHON) -m venv build/lowest
-	build/lowest/bin/python -m pip install --quiet -c deploy/$(LOWEST_TORCH) torch
-	$(if $(PART),grep -v '^torch=' ,cat )deploy/constraints-lowest.txt > build/lowest/constraints.txt
-	build/lowest/bin/python -m pip install --quiet -c build/lowest/constraints.txt \
+	build/lowest/bin/python -m pip install --quiet -c deploy/constraints-lowest.txt torch
+	build/lowest/bin/python -m pip install --quiet -c deploy/constraints-lowest.txt \
 	  -e '.[library,cluster,cpu,files,sppy,tracing]' cryptography \
 	  $(foreach tool,$(LOWEST_TOOLS),$(shell grep '^$(tool)=' deploy/constraints.txt))
 	# The compiled loops of old versions lie apart: those of .venv would be compiled anew after them. They are

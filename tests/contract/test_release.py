@@ -137,13 +137,17 @@ def test_lower_bounds_are_written_down() -> None:
         assert Version(version) <= tested.get(name, Version(version)), name
 
 
-def test_the_oldest_ray_is_the_one_that_tests_start() -> None:
-    # None of the tests with the oldest versions starts Ray: what is promised of it, the others must have run.
-    oldest = Version(_script("lowest").bounds(ROOT / "pyproject.toml")["ray"])
-    assert oldest.release[:2] == OLDEST_RAY
+def test_the_oldest_ray_and_torch_are_those_that_tests_run_with() -> None:
+    # No test with the oldest versions starts Ray, and older builds of torch are gigabytes of CUDA: all other
+    # tests must have run with what is promised of both.
+    lowest = {
+        name: Version(version) for name, version in _script("lowest").bounds(ROOT / "pyproject.toml").items()
+    }
     pins = (ROOT / "deploy" / "constraints.txt").read_text(encoding="utf-8")
-    (tested,) = re.findall(r"^ray==(.+)$", pins, re.MULTILINE)
-    assert oldest == Version(tested)
+    for name in ("ray", "torch"):
+        (tested,) = re.findall(rf"^{name}==(.+)$", pins, re.MULTILINE)
+        assert lowest[name] == Version(tested)
+    assert lowest["ray"].release[:2] == OLDEST_RAY
 
 
 def test_a_requirement_without_a_lower_bound_is_refused(tmp_path: Path) -> None:
