@@ -1,13 +1,13 @@
 """Mixed load on the real service while replicas die and the champion changes: nothing wrong, lost or mixed.
 
-    python benchmarks/soak_service.py [--minutes 20] [--kill-every 60] [--callers 6] [--denoisers 0] [--output FILE]
+    python benchmarks/soak_service.py [--minutes 20] [--kill-every 60] [--callers 6] [--denoisers 0]
 
 `hedgecast serve` with two solvers, which draw for themselves unless there are denoisers, and a gateway that
-asks for a client's certificate and a token. Callers in closed loops decide (one by one and in streams), compare plans, explain, generate
-scenarios and record outcomes. Meanwhile a replica is killed every minute (SIGKILL), the champion is switched
-twice and Serve's controller is killed once. Every answer is compared with one that this process computes
-from the version and the request alone; acknowledged outcomes are read back from the disk in the end. Exit
-status 1 with a list when anything was wrong.
+asks for a client's certificate and a token. Callers in closed loops decide (one by one and in streams),
+compare plans, explain, generate scenarios and record outcomes. Meanwhile a replica is killed every minute
+(SIGKILL), the champion is switched twice and Serve's controller is killed once. Every answer is compared with
+one that this process computes from the version and the request alone; acknowledged outcomes are read back
+from the disk in the end. Exit status 1 with a list when anything was wrong.
 """
 
 from __future__ import annotations

@@ -133,7 +133,8 @@ def test_the_page_says_what_was_wrong(soak: SimpleNamespace) -> None:
     result = {
         "machine": {"date": "2030-01-01", "processor": "x", "cores": 2, "versions": {"ray": "9"},
                     "load_before": 1.0, "load_after": 2.0},
-        "seconds": 120.0, "callers": 4, "denoisers": 0, "requests_answered": {"Decide": 1200}, "answers_compared": 1200,
+        "seconds": 120.0, "callers": 4, "denoisers": 0,
+        "requests_answered": {"Decide": 1200}, "answers_compared": 1200,
         "answers_identical": 1199, "distinct_recomputed": 30, "answered_after_retries": 3,
         "longest_wait_seconds": 12.5, "attempts": {"Decide: OK": 1200}, "outcomes_acknowledged": 7,
         "faults": [{"at": 60.0, "what": "Solver", "pid": 1, "process_back_seconds": 4.0},
