@@ -28,6 +28,11 @@ beyond. ``weighted`` is the plain sum with a fixed share s,
 
     g = (1 - s) g_noise + s g_task |g_noise| / |g_task|                                               (6)
 
+The norms in (3) and (6) are averages over steps, `NormAverages`. With those of each step alone (decay 0) a
+task gradient counts by its direction only, and training stops where the mean *direction* is zero, not where
+the mean gradient is: where a few days make most of the cost's slope, the steps that have them count for too
+little. A step of more days is nearer to the mean gradient with any decay.
+
 Source: Hestenes (1969), https://doi.org/10.1007/BF00927673, and Powell (1969) (augmented Lagrangian);
 Nocedal and Wright (2006), eqs. 17.61-17.65 (inequalities); Yu et al. (2020), algorithm 1 (projection),
 https://arxiv.org/abs/2001.06782; Zhao et al. (2025), section 4 (6), https://arxiv.org/abs/2510.11590.
@@ -226,12 +231,39 @@ class Budget(nn.Module):
         return average
 
 
+class NormAverages(nn.Module):
+    """Mean norm of each gradient over the steps so far, later ones weighted more; in the state_dict.
+
+    Parameters
+    ----------
+    decay : float
+        Of a step's weight with every later one, from 0, each step's own norm, to below 1.
+    """
+
+    sums: Tensor
+    weights: Tensor
+
+    def __init__(self, decay: float) -> None:
+        super().__init__()
+        self.decay = decay
+        # With decay 0 there is nothing that the next step depends on.
+        self.register_buffer("sums", torch.zeros(3, dtype=torch.float64), persistent=decay > 0)
+        self.register_buffer("weights", torch.zeros(3, dtype=torch.float64), persistent=decay > 0)
+
+    def take_in(self, place: int, size: float) -> float:
+        """The average once this step's norm ``size`` of gradient ``place`` is in it."""
+        self.sums[place] = self.decay * self.sums[place] + (1.0 - self.decay) * size
+        self.weights[place] = self.decay * self.weights[place] + (1.0 - self.decay)
+        return float(self.sums[place] / self.weights[place])
+
+
 def combined(
     task: Gradient,
     noise: Gradient,
     score: Callable[[], Gradient],
     realism: Realism,
     rule: BalanceRule,
+    norms: NormAverages,
 ) -> tuple[Gradient, Balance]:
     """The joint gradient of a step, and how it was balanced.
 
@@ -243,6 +275,8 @@ def combined(
         The energy score's gradient, computed where it is needed; called once at most.
     realism : Realism
     rule : BalanceRule
+    norms : NormAverages
+        Of the steps before; takes this one in.
 
     Notes
     -----
@@ -262,10 +296,11 @@ def combined(
     pairs = [(shares.task, task)]
     if shares.score > 0:
         pairs.append((shares.score, score_gradient()))
-    for share, gradient in pairs:
-        size = norm(gradient)
+    scale = norms.take_in(0, noise_norm)
+    for place, (share, gradient) in enumerate(pairs, start=1):
+        size = norms.take_in(place, norm(gradient))
         if size > 0:
-            factor = share * noise_norm / size
+            factor = share * scale / size
             joint = [total + factor * part for total, part in zip(joint, gradient, strict=True)]
     return joint, Balance(
         noise_norm=noise_norm,

@@ -66,6 +66,10 @@ class LearningConfig(Config):
     """Of that balance."""
     task_share: float = 0.5
     """Share of the task gradient's norm in the joint gradient of the balance ``weighted``, from 0 to 1."""
+    norm_decay: float = 0.0
+    """Decay of the averages over steps of the norms by which both balances scale gradients, from 0, each
+    step's own, to below 1. Where a few days make most of the cost's slope, as with a utility or a tail, 0
+    stops short of the least cost and 0.99 does not."""
     smoothing: float = 1e-3
     """Barrier at which the program's gradients are taken, in units of the program's cost."""
     learning_rate: float = 2e-3
@@ -133,6 +137,10 @@ class LearningConfig(Config):
         for name in ("task_share", "ema_decay", "largest_unsolved_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"learning.{name} = {getattr(self, name)}: must lie in [0, 1]", key=name)
+        if not 0.0 <= self.norm_decay < 1.0:
+            raise ConfigError(
+                f"learning.norm_decay = {self.norm_decay}: must lie in [0, 1)", key="norm_decay"
+            )
         for name in ("learning_rate", "joint_learning_rate", "clip_norm", "noise_log_std"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"learning.{name} = {getattr(self, name)}: must be positive", key=name)

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hedgecast.diffusion.generator import Generator
-from hedgecast.learning.budget import Budget, Realism, Weighted, energy_score
+from hedgecast.learning.budget import Budget, NormAverages, Realism, Weighted, energy_score
 from hedgecast.learning.config import LearningConfig
 from hedgecast.learning.estimators.decision_weighted import decision_weights
 from hedgecast.learning.estimators.registry import estimator
@@ -44,6 +44,7 @@ class JointPhase(nn.Module):
             self.balance = Budget(config.budget, noise_margin=config.noise_matching_margin)
         else:
             self.balance = Weighted(config.task_share)
+        self.norms = NormAverages(config.norm_decay)
 
     def realism(
         self, model: Generator, scene: Scene, noising: Noising, noise_loss: float, workers: Workers

@@ -126,7 +126,7 @@ def _joint_step(
         def score_gradient(score: Tensor = score) -> Gradient:
             return _reduced(score, model, scene.draws.share, workers)[1]
 
-        gradient, balance = combined(task, noise, score_gradient, realism, joint.balance)
+        gradient, balance = combined(task, noise, score_gradient, realism, joint.balance, joint.norms)
         size = _descend(model, optimizer, gradient, config)
         if not remaining or estimate.again is None:
             break

@@ -17,6 +17,7 @@ from hedgecast.diffusion.generator import Generator
 from hedgecast.learning.budget import (
     Balance,
     Budget,
+    NormAverages,
     Realism,
     Weighted,
     combined,
@@ -44,7 +45,7 @@ def unused() -> list[Tensor]:
 def test_the_weighted_gradient_is_the_stated_mixture() -> None:
     noise = [torch.tensor([3.0, 0.0]), torch.tensor([[4.0]])]
     task = [torch.tensor([0.0, 100.0]), torch.tensor([[0.0]])]
-    joint, balance = combined(task, noise, unused, SAME, Weighted(0.25))
+    joint, balance = combined(task, noise, unused, SAME, Weighted(0.25), NormAverages(0.0))
     # |noise| = 5, |task| = 100: the task is scaled by 5 / 100.
     torch.testing.assert_close(joint[0], torch.tensor([0.75 * 3.0, 0.25 * 5.0]))
     torch.testing.assert_close(joint[1], torch.tensor([[0.75 * 4.0]]))
@@ -54,8 +55,8 @@ def test_the_weighted_gradient_is_the_stated_mixture() -> None:
 
 def test_the_scale_of_the_task_does_not_matter() -> None:
     noise, task = [vectors(4)], [vectors(4, seed=1)]
-    joint, balance = combined(task, noise, unused, SAME, Weighted(0.6))
-    scaled, scaled_balance = combined([1e6 * task[0]], noise, unused, SAME, Weighted(0.6))
+    joint, balance = combined(task, noise, unused, SAME, Weighted(0.6), NormAverages(0.0))
+    scaled, scaled_balance = combined([1e6 * task[0]], noise, unused, SAME, Weighted(0.6), NormAverages(0.0))
     torch.testing.assert_close(joint, scaled)
     assert balance.cosine == pytest.approx(scaled_balance.cosine)
 
@@ -63,18 +64,52 @@ def test_the_scale_of_the_task_does_not_matter() -> None:
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_equal_gradients_and_a_missing_one(share: float) -> None:
     noise = [vectors(4)]
-    joint, balance = combined([2.0 * noise[0]], noise, unused, SAME, Weighted(share))
+    joint, balance = combined([2.0 * noise[0]], noise, unused, SAME, Weighted(share), NormAverages(0.0))
     torch.testing.assert_close(joint, noise)
     assert balance.cosine == pytest.approx(1.0)
-    alone, balance = combined([torch.zeros(4).double()], noise, unused, SAME, Weighted(share))
+    alone, balance = combined(
+        [torch.zeros(4).double()], noise, unused, SAME, Weighted(share), NormAverages(0.0)
+    )
     torch.testing.assert_close(alone, [(1 - share) * noise[0]])
     assert balance.cosine == 0.0
+
+
+def test_averages_of_norms_by_hand_and_each_steps_own_without_decay() -> None:
+    averages = NormAverages(0.75)
+    assert averages.take_in(1, 8.0) == 8.0
+    # (0.75 * 0.25 * 8 + 0.25 * 1) / (1 - 0.75^2)
+    assert averages.take_in(1, 1.0) == pytest.approx(4.0)
+    assert averages.take_in(2, 3.0) == 3.0
+    resumed = NormAverages(0.75)
+    resumed.load_state_dict(averages.state_dict())
+    assert resumed.take_in(1, 5.0) == averages.take_in(1, 5.0)
+    own = NormAverages(0.0)
+    assert [own.take_in(0, size) for size in (7.0, 0.0, 0.1)] == [7.0, 0.0, 0.1]
+    assert not own.state_dict()
+
+
+def test_averaged_norms_go_where_the_mean_gradient_is_zero_and_own_norms_do_not() -> None:
+    # The slope at w is w - 10 in one step of ten and w + 1 in the others: on average w - 0.1.
+    draws = torch.rand(3000, generator=torch.Generator().manual_seed(3)).tolist()
+    ends = {}
+    for decay in (0.0, 0.99):
+        weight, norms, path = torch.zeros(1).double(), NormAverages(decay), []
+        for draw in draws:
+            task = [weight - 10.0 if draw < 0.1 else weight + 1.0]
+            joint, _ = combined(task, [torch.ones(1).double()], unused, SAME, Weighted(1.0), norms)
+            weight = weight - 0.02 * joint[0]
+            path.append(float(weight))
+        ends[decay] = sum(path[1000:]) / len(path[1000:])
+    # By direction alone nine steps of ten win. Averages keep the mean, but for a step's own share in them,
+    # and within what 2,000 steps know: 3.3 / sqrt(2000) = 0.07.
+    assert ends[0.0] == pytest.approx(-1.0, abs=0.05)
+    assert ends[0.99] == pytest.approx(0.1, abs=0.3)
 
 
 def test_a_slack_budget_follows_the_task_alone() -> None:
     noise, task = [vectors(4)], [vectors(4, seed=1)]
     budget = Budget(Budget.Config(), noise_margin=0.05)
-    joint, balance = combined(task, noise, unused, SAME, budget)
+    joint, balance = combined(task, noise, unused, SAME, budget, NormAverages(0.0))
     torch.testing.assert_close(joint[0], task[0] * norm(noise) / norm(task))
     assert (balance.task_share, balance.noise_multiplier) == (1.0, 0.0)
 
@@ -122,7 +157,7 @@ def test_descent_ends_at_the_constrained_optimum(rule: str, margin: float, best:
     point = torch.tensor(0.1, dtype=torch.float64)
     for step in range(2000):
         realism = dataclasses.replace(SAME, noise_ratio=1.0 + float(point) ** 2)
-        gradient, _ = combined([2 * (point - 3.0)], [2 * point], unused, realism, budget)
+        gradient, _ = combined([2 * (point - 3.0)], [2 * point], unused, realism, budget, NormAverages(0.0))
         point = point - 0.1 / (1.0 + 0.05 * step) * gradient[0]
     assert float(point) == pytest.approx(best, abs=0.02)
 
@@ -154,8 +189,10 @@ def test_a_saved_budget_goes_on_as_if_it_had_not_stopped() -> None:
 
 def test_balances_are_averaged_field_by_field() -> None:
     noise, task = [vectors(4)], [vectors(4, seed=1)]
-    one = combined(task, noise, unused, SAME, Weighted(0.2))[1]
-    other = combined(task, noise, unused, dataclasses.replace(SAME, diversity=0.5), Weighted(0.4))[1]
+    one = combined(task, noise, unused, SAME, Weighted(0.2), NormAverages(0.0))[1]
+    other = combined(
+        task, noise, unused, dataclasses.replace(SAME, diversity=0.5), Weighted(0.4), NormAverages(0.0)
+    )[1]
     mean = Balance.mean([one, other])
     assert mean.task_share == pytest.approx(0.3)
     assert mean.realism.diversity == pytest.approx(0.75)
