@@ -134,17 +134,19 @@ def test_projection_takes_out_what_would_use_up_the_budget() -> None:
     score = [torch.tensor([1.0, 0.0])]
     # At the bound: the task at the noise's norm is (1.2, 1.6), its part against the noise (0, 1.6).
     full = Realism(noise_ratio=1.1, score_ratio=1.0, diversity=1.0)
-    joint, _ = combined(task, noise, unused, full, Budget(config, noise_margin=0.1))
+    joint, _ = combined(task, noise, unused, full, Budget(config, noise_margin=0.1), NormAverages(0.0))
     torch.testing.assert_close(joint[0], torch.tensor([1.2, 0.0]) / 1.8)
     # Three quarters of the margin are used: half of that part is taken out.
     near = Realism(noise_ratio=1.075, score_ratio=1.0, diversity=1.0)
-    joint, _ = combined(task, noise, unused, near, Budget(config, noise_margin=0.1))
+    joint, _ = combined(task, noise, unused, near, Budget(config, noise_margin=0.1), NormAverages(0.0))
     torch.testing.assert_close(joint[0], torch.tensor([1.2, 0.8]) / 1.4)
-    free, _ = combined(task, noise, unused, SAME, Budget(config, noise_margin=0.1))
+    free, _ = combined(task, noise, unused, SAME, Budget(config, noise_margin=0.1), NormAverages(0.0))
     torch.testing.assert_close(free[0], torch.tensor([1.2, 1.6]))
     # Beyond the bound of the score by one margin: pulled back with penalty 1, and nothing to take out.
     over = Realism(noise_ratio=1.0, score_ratio=1.04, diversity=1.0)
-    joint, balance = combined(task, noise, lambda: score, over, Budget(config, noise_margin=0.1))
+    joint, balance = combined(
+        task, noise, lambda: score, over, Budget(config, noise_margin=0.1), NormAverages(0.0)
+    )
     torch.testing.assert_close(joint[0], 0.5 * torch.tensor([1.2 + 2.0, 1.6]))
     assert balance.score_multiplier == pytest.approx(1.0)
 
