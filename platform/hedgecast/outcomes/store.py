@@ -21,6 +21,7 @@ from hedgecast.outcomes.encoding import (
     outcome_row,
     same_decision,
     same_outcome,
+    same_question,
     to_bytes,
 )
 from hedgecast.outcomes.figures import COLUMNS, Figures, Recent, figures_of
@@ -308,4 +309,5 @@ def _require_same_decision(kept: DecisionRecord, decision: DecisionRecord) -> No
             f"another decision is kept under {name} {value!r}: use a new one for each request",
             field=name.replace(" ", "_"),
             kept_version=kept.model_version,
+            same_question=same_question(kept, decision),
         )

@@ -127,9 +127,11 @@ class OutcomeBook:
         try:
             kept = await self._run(lambda store: store.keep(record))
         except OutcomeConflictError as error:
-            # A retry that another version, or a cheaper step, answered: the planner holds this answer, not
-            # the lost one, and must be able to settle it. The request id stays with the first.
-            if error.facts.get("kept_version") in (None, record.model_version):
+            # A retry that another version or a cheaper step answered, or with another plan of the same cost:
+            # the planner holds this answer, not the lost one, and must be able to settle it. The request id
+            # stays with the first.
+            other_version = error.facts.get("kept_version") not in (None, record.model_version)
+            if not (other_version or error.facts.get("same_question")):
                 raise
             again = dataclasses.replace(record, request_id="")
             kept = await self._run(lambda store: store.keep(again))

@@ -65,6 +65,26 @@ def test_a_retry_gets_the_first_answer_and_writes_nothing(tmp_path, decided, hap
         assert store.table(Kind.OUTCOME).num_rows == 1
 
 
+def test_a_retry_may_end_on_other_last_digits(tmp_path, decided) -> None:
+    first = decided(1)
+    with OutcomeStore(tmp_path) as store:
+        store.keep(first)
+        moved = {name: array + 3e-7 * np.abs(array).max() for name, array in first.decision.items()}
+        assert store.keep(decided(1, decision_id="new", decision=moved)).decision_id == "d-1"
+        for decision in (
+            {**first.decision, "order": first.decision["order"] + 1e-5},
+            {**first.decision, "order": first.decision["order"][:3]},
+            {"order": first.decision["order"]},
+        ):
+            with pytest.raises(OutcomeConflictError, match="request id 'r-1'") as caught:
+                store.keep(decided(1, decision_id="new", decision=decision))
+            assert caught.value.facts["same_question"] is True
+        with pytest.raises(OutcomeConflictError) as caught:
+            store.keep(decided(1, given={"price": np.array([1.0, 2.5]), "cap": np.array(3.0)}))
+        assert caught.value.facts["same_question"] is False
+        assert store.table(Kind.DECISION).num_rows == 1
+
+
 def test_other_content_under_an_id_is_a_conflict(tmp_path, decided, happened) -> None:
     with OutcomeStore(tmp_path) as store:
         store.keep(decided(1))

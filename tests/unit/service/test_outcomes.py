@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +12,16 @@ import numpy as np
 import pytest
 
 from hedgecast.client import Client, DecisionAnswer, ScenarioArrays
+from hedgecast.client.requests import decide_request
 from hedgecast.core import errors
+from hedgecast.outcomes import OutcomeStore
 from hedgecast.rpc.codec import NamedRows
 from hedgecast.rpc.v1 import model_service_pb2 as model_pb
 from hedgecast.rpc.v1 import model_service_pb2_grpc as model_grpc
 from hedgecast.service.background import background_server
 from hedgecast.service.local import LocalBackend, LocalModel
+from hedgecast.service.outcomes import OutcomeBook
+from hedgecast.service.requests import decide_query
 from hedgecast.service.settings import ServiceSettings, load_settings
 
 STEPS = 6
@@ -101,6 +106,31 @@ def test_what_does_not_fit_is_refused(address: str, rows: NamedRows) -> None:
         _decide(client, rows, request_id="same")
         with pytest.raises(errors.OutcomeConflictError):
             _decide(client, rows, seed=1, request_id="same")
+
+
+@pytest.mark.parametrize(("moved", "same"), [(1e-9, True), (0.1, False)])
+def test_a_retry_that_ends_on_another_plan_can_be_settled(
+    local_backend: LocalBackend, rows: NamedRows, tmp_path: Path, moved: float, same: bool
+) -> None:
+    message = decide_request("last_day", {"history": rows.columns, "history_times": rows.times})
+    query = decide_query(message, load_settings(), deadline_seconds=60.0)
+    query = dataclasses.replace(query, keep=True, request_id="one")
+    answer = asyncio.run(local_backend.answer(query))
+    assert answer.solution is not None
+    (plan,) = answer.solution.decision
+    plan = dataclasses.replace(plan, values=plan.values + moved)
+    other = dataclasses.replace(answer, solution=dataclasses.replace(answer.solution, decision=(plan,)))
+
+    async def kept() -> list[str]:
+        return [await book.keep(query, one, "planner") for one in (answer, other, other)]
+
+    book = OutcomeBook(OutcomeStore(tmp_path / "outcomes"))
+    first, second, third = asyncio.run(kept())
+    book.close()
+    assert first
+    assert second
+    assert (second == first) is same
+    assert (third == first) is same
 
 
 def test_another_callers_decision_does_not_exist(
