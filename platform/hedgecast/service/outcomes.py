@@ -44,6 +44,8 @@ from hedgecast.service.settings import ServiceSettings
 
 _T = TypeVar("_T")
 _CONFIDENCE = 0.95
+# Any constant: ids of shadows are made from it and from what they shadow.
+_SHADOWS = uuid.UUID("5f1d2c8e-4b0a-4d0e-9a3c-7e6b1f2a9c44")
 # Alarms are worked out anew at most once in this many times what that takes.
 _PAUSE = 10.0
 
@@ -122,8 +124,10 @@ class OutcomeBook:
             return ""
         record = _record(query, answer, principal)
         if shadow_of:
-            # The request id belongs to the planner's decision.
-            record = dataclasses.replace(record, request_id="", shadow_of=shadow_of)
+            # The request id belongs to the planner's decision. A version has one shadow of each, however
+            # often it was asked for: a day must not count twice.
+            own = str(uuid.uuid5(_SHADOWS, f"{shadow_of} {record.model_version}"))
+            record = dataclasses.replace(record, decision_id=own, request_id="", shadow_of=shadow_of)
         try:
             kept = await self._run(lambda store: store.keep(record))
         except OutcomeConflictError as error:

@@ -112,6 +112,24 @@ def test_both_versions_see_the_same_noise(backend: LocalBackend, rows: NamedRows
     np.testing.assert_allclose(shadow.decision["schedule"], answer.decision["schedule"] - 0.2, atol=1e-5)
 
 
+def test_a_retry_casts_no_second_shadow(backend: LocalBackend, rows: NamedRows, tmp_path: Path) -> None:
+    settings = load_settings(port=0, outcomes_folder=tmp_path / "o", canary_share=1.0)
+    with background_server(backend, settings) as address, Client(address) as client:
+        tries = [
+            client.decide(
+                "last_day",
+                history=rows.columns,
+                history_times=rows.times,
+                scenario_count=20,
+                request_id="one",
+            )
+            for _ in range(3)
+        ]
+    assert len({answer.decision_id for answer in tries}) == 1
+    with OutcomeStore(tmp_path / "o") as store:
+        assert len(store.shadows(tries[0].decision_id)) == 1, "a day would count as often as it was asked for"
+
+
 def test_without_a_share_there_is_no_shadow(backend: LocalBackend, rows: NamedRows, tmp_path: Path) -> None:
     with (
         background_server(backend, load_settings(port=0, outcomes_folder=tmp_path / "o")) as address,
