@@ -1,15 +1,20 @@
 """What the benchmark tasks are made of: programs, truths and figures, each against something independent."""
 
+import dataclasses
 import importlib
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 
+from hedgecast.learning.budget import Budget
+from hedgecast.learning.fit import Fitted, Job, Progress, Trainer, Weights, train_here
+from hedgecast.learning.methods.diffusion import fit_diffusion
+from hedgecast.learning.part import Part
 from hedgecast.programs.catalog import battery_storage, freight_routing, portfolio, product_allocation
 from hedgecast.programs.risk import Risk
 
@@ -117,6 +122,93 @@ def test_cost_by_the_law_is_that_of_many_draws_and_least_at_the_optimum(load) ->
     costs = torch.exp(-profits @ amounts)
     error = float(costs.std()) / len(costs) ** 0.5
     assert module.law_cost(amounts) == pytest.approx(float(costs.mean()), abs=5.0 * error)
+
+
+def _trained_by(module: ModuleType, trainer: Trainer, **settings: object) -> tuple[Fitted, Job]:
+    """What ``trainer`` keeps of a run of two joint epochs on few draws, and the run."""
+    profits = product_allocation.exponential_profits(400, generator=torch.Generator().manual_seed(6))
+    whole = Part.of_arrays(torch.zeros(len(profits), 1), profits.unsqueeze(1))
+    config = dataclasses.replace(
+        module.SETTINGS, epochs=1, batch_days=64, joint_epochs=2, joint_learning_rate=0.01, **settings
+    )
+    kept: list[tuple[Fitted, Job]] = []
+
+    def keeping(job: Job, progress: Progress | None = None) -> Fitted:
+        fitted = trainer(job, progress)
+        kept.append((fitted, job))
+        return fitted
+
+    program = module.SharedUtility(10, module.LIMIT)
+    fit_diffusion(
+        whole.select(slice(0, 300)), whole.select(slice(300, 400)), config, program, trainer=keeping
+    )
+    return kept[0]
+
+
+def _same(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> bool:
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("best", [0, 1, 2])
+def test_the_joint_epoch_that_costs_least_is_kept(load, monkeypatch: pytest.MonkeyPatch, best: int) -> None:
+    module = load("exponential")
+    judged: list[Weights] = []
+
+    def planted(job: Job, weights: Weights, draws: torch.Tensor) -> float:
+        judged.append(weights)
+        return 0.0 if len(judged) == best + 1 else 1.0
+
+    monkeypatch.setattr(module, "_cost_of", planted)
+    fitted, _ = _trained_by(
+        module,
+        module._choosing(torch.zeros(1, 10).double()),
+        noise_matching_margin=9.0,
+        budget=Budget.Config(score_margin=9.0, score_scenarios=2),
+    )
+    assert len(judged) == 3
+    assert fitted.history.best_joint_epoch == best
+    assert fitted.joint is not None
+    assert _same(fitted.joint, judged[best])
+    # The weights that joint training starts from come first, and no two are the same.
+    assert _same(judged[0], fitted.pretrained)
+    assert not _same(judged[1], judged[0])
+    assert not _same(judged[2], judged[1])
+
+
+def test_a_joint_epoch_beyond_the_margins_is_not_kept(load, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = load("exponential")
+    costs = iter([3.0, 2.0, 1.0])
+    monkeypatch.setattr(module, "_cost_of", lambda *_: next(costs))
+    fitted, _ = _trained_by(
+        module,
+        module._choosing(torch.zeros(1, 10).double()),
+        budget=Budget.Config(score_margin=1e-9, score_scenarios=2),
+        task_share=1.0,
+    )
+    assert min(fitted.history.joint_score_ratios) > 1.0 + 1e-9
+    assert fitted.history.best_joint_epoch == 0
+    assert fitted.joint is not None
+    assert _same(fitted.joint, fitted.pretrained)
+
+
+def test_cost_that_chooses_is_that_of_the_weights_own_law(load, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = load("exponential")
+    monkeypatch.setattr(module, "NUM_CHOOSING", 20_000)
+    _, job = _trained_by(module, train_here)
+    blank = {name: value.clone() for name, value in job.model.denoiser.state_dict().items()}
+    # Without its last layer the network draws the whitening's normal law, whose decision is known:
+    # E exp(-y'z) = exp(-m'z + z'Cz / 2) is least at z = C^-1 m.
+    blank |= {"exit.weight": 0.0 * blank["exit.weight"], "exit.bias": 0.0 * blank["exit.bias"]}
+    law = job.model.whitening
+    context = law.standardized(torch.zeros(1, 1))
+    mean, factor = law.mean(context)[0].double(), (law.size(context) * law.factor).double()
+    best = torch.linalg.solve(factor @ factor.T, mean).clamp(0.0, module.LIMIT)
+    # Few draws of small profits: what is priced is the decision, not a tail that its own noise is lost in.
+    draws = 0.1 * product_allocation.exponential_profits(500, generator=torch.Generator().manual_seed(8))
+    expected = float(torch.exp(-draws @ best).mean())
+    assert expected < 0.99
+    # A hundredth of each amount and more moves the cost by that of 1 - expected.
+    assert 1.0 - module._cost_of(job, blank, draws) == pytest.approx(1.0 - expected, rel=0.05)
 
 
 @pytest.mark.parametrize("shape", ["normal", "asymmetric", "bimodal", "heavy-tailed"])
