@@ -199,6 +199,7 @@ def service(head: Head, tiny: TinyModel, tmp_path_factory: pytest.TempPathFactor
             ladder=f"student_sampler:{MANY}",
             ladder_hold_seconds=1.0,
         ),
+        num_denoisers=2,
     )
     backend = LocalBackend(
         [
