@@ -56,6 +56,11 @@ def job(name: str) -> Callable[[Documents], bool]:
     )
 
 
+CANARY: dict[str, Any] = {
+    "studies": [{"name": "mine", "model": "mine@2", "canary": "mine@3"}],
+    "gateway": {"replicas": 1, "outcomes": {"enabled": True}, "settings": {"canaryShare": 0.2}},
+    "serve": {"upgradeStrategy": "None"},
+}
 TOGGLES: dict[str, Toggle] = {
     "plain": Toggle({"gateway": {"tls": {"enabled": False}, "allowInsecure": True}}, text("ALLOW_INSECURE")),
     "one-sided-tls": Toggle(
@@ -168,31 +173,14 @@ TOGGLES: dict[str, Toggle] = {
         {"monitoring": {"traceEndpoint": "http://otel:4318/v1/traces"}}, text("HEDGECAST_TRACE_ENDPOINT")
     ),
     "canary": Toggle(
-        {
-            "studies": [{"name": "mine", "model": "mine@2", "canary": "mine@3"}],
-            "gateway": {
-                "replicas": 1,
-                "outcomes": {"enabled": True},
-                "settings": {"canaryShare": 0.2},
-            },
-            "serve": {"upgradeStrategy": "None"},
-        },
+        CANARY,
         lambda d: (
             [group["groupName"] for group in cluster(d)["workerGroupSpecs"]][3:]
             == ["canary-denoiser", "canary-solver"]
         ),
     ),
     "canary-that-draws": Toggle(
-        {
-            "studies": [{"name": "mine", "model": "mine@2", "canary": "mine@3"}],
-            "gateway": {
-                "replicas": 1,
-                "outcomes": {"enabled": True},
-                "settings": {"canaryShare": 0.2},
-            },
-            "denoiser": {"apart": False},
-            "serve": {"upgradeStrategy": "None"},
-        },
+        {**CANARY, "denoiser": {"apart": False}},
         lambda d: (
             [group["groupName"] for group in cluster(d)["workerGroupSpecs"]]
             == ["gateway", "solver", "canary-solver"]

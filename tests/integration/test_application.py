@@ -105,7 +105,11 @@ def test_solvers_draw_for_themselves_where_there_are_no_denoisers(tmp_path: Path
     _, pair = build(args)._bound_deployment.init_args
     assert pair.solver is pair.denoiser
     assert pair.solver._bound_deployment.name == "Solver"
-    config = serve_config(args, load_settings(), REPLICAS)
+    with pytest.raises(
+        errors.ConfigError, match="replicas of Denoiser: nothing of it is served, only Solver"
+    ):
+        serve_config(args, load_settings(), REPLICAS)
+    config = serve_config(args, load_settings(), {"Solver": Replicas(count=3)})
     check_serve_config(config)
     assert [one["name"] for one in config["applications"][0]["deployments"]] == ["Solver", "Gateway"]
 

@@ -360,7 +360,8 @@ def test_denoisers_in_processes_of_their_own_draw_what_a_solver_draws_for_itself
         found = other.scenarios("tiny", **options, **_rows(table, "2021-02-11"))  # type: ignore[arg-type]
         service = "hedgecast.rpc.v1.DecisionService/Decide"
         drawn = ("hedgecast-denoiser", "denoiser.draw")
-        whole = {("hedgecast-gateway", service), ("hedgecast-solver", "solver.answer"), drawn}
+        own = {("hedgecast-solver", name) for name in ("solver.answer", "denoiser.draw")}
+        whole = {("hedgecast-gateway", service), *own, drawn}
         assert collector.has_trace(whole), "one trace over three processes"
         service = "hedgecast.rpc.v1.ScenarioService/GenerateScenarios"
         whole = {("hedgecast-gateway", service), ("hedgecast-denoiser", "denoiser.answer"), drawn}

@@ -6,6 +6,7 @@ way over a solver would cost them five milliseconds.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from hedgecast.core.errors import HedgecastError
@@ -15,6 +16,7 @@ from hedgecast.service.models import BundleReference
 from hedgecast.service.packing import DrawRequest
 from hedgecast.service.queries import ScenariosQuery
 from hedgecast.service.settings import ServiceSettings
+from hedgecast.service.tracing import stage
 from hedgecast_workers.draws import Draws
 from hedgecast_workers.observed import observed
 from hedgecast_workers.replies import Reply
@@ -45,7 +47,9 @@ class Denoiser:
             The caller's span.
         """
         try:
-            return await self._draws.draw(reference, request, Budget(seconds), trace)
+            with stage("denoiser.draw", trace):
+                submit = await self._draws.submit(reference, Budget(seconds))
+                return await asyncio.wrap_future(submit(request))
         except HedgecastError as error:
             return error
 

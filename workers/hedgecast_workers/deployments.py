@@ -7,6 +7,7 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from hedgecast.core.errors import ConfigError
 from hedgecast.service.settings import ServiceSettings
 
 Component = Literal["Denoiser", "Solver", "CanaryDenoiser", "CanarySolver", "Gateway"]
@@ -97,6 +98,11 @@ def deployment_options(
         Whether a second version is served.
     denoisers : bool
         Whether there are any; solvers draw for themselves otherwise.
+
+    Raises
+    ------
+    ConfigError
+        Replicas of a component that there is none of.
     """
     limit = settings.max_concurrent_requests
     names = [
@@ -104,6 +110,11 @@ def deployment_options(
         for name in COMPONENTS
         if (canary or name not in _CANARY) and (denoisers or name not in _DENOISERS)
     ]
+    for name in replicas:
+        if name not in names:
+            raise ConfigError(
+                f"replicas of {name}: nothing of it is served, only {', '.join(names)}", key=name
+            )
     options = {
         name: {**replicas.get(name, Replicas()).options(), "max_ongoing_requests": limit} for name in names
     }

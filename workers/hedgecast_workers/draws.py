@@ -9,16 +9,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hedgecast.service.budget import Budget
-from hedgecast.service.draw_queue import DrawFigures, Drawn, DrawQueue
+from hedgecast.service.draw_queue import DrawFigures, DrawQueue, Submit
 from hedgecast.service.models import BundleReference, ModelDescription
-from hedgecast.service.packing import DrawRequest
 from hedgecast.service.queries import ScenariosQuery
 from hedgecast.service.settings import ServiceSettings
-from hedgecast.service.tracing import stage
-from hedgecast_workers.drawing import draw_request, judged_draw
+from hedgecast_workers.drawing import QueryThreads
 from hedgecast_workers.models import present
 from hedgecast_workers.replies import Reply, replied
 from hedgecast_workers.threads import check_threads
@@ -44,6 +41,10 @@ class Drawing:
         """The model's."""
         return self.model.description
 
+    def submit(self, budget: Budget) -> Submit:
+        """What has a request drawn within ``budget``."""
+        return lambda request: self.queue.submit(request, budget.left)
+
 
 class Draws:
     """Draws scenarios of many requests together.
@@ -64,10 +65,11 @@ class Draws:
 
     def __init__(self, bundle: BundleReference, threads: int, settings: ServiceSettings) -> None:
         # Imported by the replicas that need torch and the solvers, not by the gateway and the driver.
-        from hedgecast.service.generate import drawn
+        from hedgecast.service.local import scenarios_answer
 
         check_threads(settings.draw_sessions, threads)
-        self._drawn = drawn
+        self._scenarios = scenarios_answer
+        self._query_threads = QueryThreads(settings.max_concurrent_requests)
         self._threads, self._settings = threads, settings
         self.missing: tuple[str, ...] = ()
         """Execution providers that were asked for and are not there."""
@@ -83,44 +85,15 @@ class Draws:
         """Load the first version; every session has run a full batch then."""
         await self._versions.start()
 
-    async def queue(self, reference: BundleReference) -> DrawQueue:
-        """The queue of a version of the model, loaded where it is not yet.
+    async def submit(self, reference: BundleReference, budget: Budget) -> Submit:
+        """What has scenarios of a version of the model drawn within the budget.
 
         Raises
         ------
         HedgecastError
-            It cannot be loaded.
+            The version cannot be loaded.
         """
-        return (await self._versions.of(reference)).queue
-
-    async def draw(
-        self,
-        reference: BundleReference,
-        request: DrawRequest,
-        budget: Budget,
-        trace: Mapping[str, str] | None = None,
-    ) -> Drawn:
-        """Scenarios of a version of the model.
-
-        Parameters
-        ----------
-        reference : BundleReference
-            The version.
-        request : DrawRequest
-            What to draw.
-        budget : Budget
-            Time for it.
-        trace : mapping, optional
-            The caller's span; None: the running one.
-
-        Raises
-        ------
-        HedgecastError
-            The version cannot be loaded, too much waits, or the time was up.
-        """
-        with stage("denoiser.draw", trace):
-            queue = await self.queue(reference)
-            return await asyncio.wrap_future(queue.submit(request, budget.left))
+        return (await self._versions.of(reference)).submit(budget)
 
     async def answer(self, query: ScenariosQuery, trace: Mapping[str, str]) -> Reply:
         """The scenarios that a query asks for."""
@@ -128,19 +101,8 @@ class Draws:
 
     async def _answer(self, query: ScenariosQuery, budget: Budget, draws: list[DrawFigures]) -> Any:
         version = (await meant(self._versions, query.model)).value
-        model = version.model
-        context = model.prepare(query)
-        assert context is not None
-
-        async def draw(graph: str) -> NDArray[np.float32]:
-            with stage("denoiser.draw"):
-                drawing = version.queue.submit(draw_request(query, context, graph), budget.left)
-                drawn = await asyncio.wrap_future(drawing)
-            draws.append(drawn.figures)
-            return drawn.paths
-
-        paths, judged = await judged_draw(model, model.before(query, context), draw)
-        return self._drawn(model, context, paths, judged)
+        submit = version.submit(budget)
+        return await self._query_threads.run(self._scenarios, query, budget, version.model, submit, draws)
 
     async def _loaded(self, reference: BundleReference) -> Drawing:
         return await asyncio.to_thread(self._opened, reference)

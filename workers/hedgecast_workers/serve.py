@@ -59,11 +59,10 @@ def application(plan: ServePlan, replicas: Mapping[Component, Replicas] | None =
     replicas : mapping of Component to Replicas, optional
         How many of what is named, and where, instead of the plan's numbers.
     """
-    counts: dict[Component, Replicas] = {
-        "Denoiser": Replicas(count=max(plan.num_denoisers, 1)),
-        "Solver": Replicas(count=plan.num_solvers),
-        **(replicas or {}),
-    }
+    counts: dict[Component, Replicas] = {"Solver": Replicas(count=plan.num_solvers)}
+    if plan.num_denoisers:
+        counts["Denoiser"] = Replicas(count=plan.num_denoisers)
+    counts |= replicas or {}
     options = deployment_options(
         plan.settings, counts, canary=plan.canary is not None, denoisers=plan.num_denoisers > 0
     )

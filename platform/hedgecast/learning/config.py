@@ -68,8 +68,8 @@ class LearningConfig(Config):
     """Share of the task gradient's norm in the joint gradient of the balance ``weighted``, from 0 to 1."""
     norm_decay: float = 0.0
     """Decay of the averages over steps of the norms by which both balances scale gradients, from 0, each
-    step's own, to below 1. Where a few days make most of the cost's slope, as with a utility or a tail, 0
-    stops short of the least cost and 0.99 does not."""
+    step's own, to below 1. Where a few days make most of the cost's slope, 0 stops short of the least
+    cost; 0.99 was right for an exponential utility, and was not tried on other programs."""
     smoothing: float = 1e-3
     """Barrier at which the program's gradients are taken, in units of the program's cost."""
     learning_rate: float = 2e-3

@@ -82,7 +82,7 @@ _SCHEMAS = {
 }
 
 _COST = "cost"
-# Of a variable's largest entry. Solves end at 1e-8 of it or better.
+# Of a variable's largest entry; the service solves to 1e-8.
 _DECISION_TOLERANCE = 1e-6
 
 
@@ -175,10 +175,8 @@ def same_decision(one: DecisionRecord, other: DecisionRecord) -> bool:
 
 
 def _close(one: np.ndarray, other: np.ndarray) -> bool:
-    if one.shape != other.shape:
-        return False
-    largest = max(np.abs(one).max(initial=0.0), np.abs(other).max(initial=0.0))
-    return bool((np.abs(one - other) <= _DECISION_TOLERANCE * largest).all())
+    largest = np.abs(one).max(initial=0.0)
+    return one.shape == other.shape and np.allclose(other, one, rtol=0.0, atol=_DECISION_TOLERANCE * largest)
 
 
 def same_outcome(one: OutcomeRecord, other: OutcomeRecord) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from hedgecast.core.errors import ConfigError, DeadlineError, OverloadedError, UnavailableError
 from hedgecast.registry.graphs import SCENARIOS_GRAPH
-from hedgecast.service.budget import Budget
 from hedgecast.service.packing import Batch, DrawRequest, Progress, Turn, next_batch
 
 if TYPE_CHECKING:
@@ -248,21 +247,23 @@ class DrawQueue:
         self._seconds_a_scenario = before + _RATE_SHARE * (seconds - before) if before else seconds
 
 
-class QueuedDraw:
-    """`hedgecast.service.local.Draw` for one query: its thread waits in the queue, and can be called off.
+Submit = Callable[[DrawRequest], Future[Drawn]]
+"""Has a request drawn, in this process or in another; cancelling the future calls it off."""
+
+
+class AwaitedDraw:
+    """`hedgecast.service.local.Draw` for one query: its thread waits for who draws, and can be called off.
 
     Parameters
     ----------
-    queue : DrawQueue
-        Of the query's version.
-    budget : Budget
-        The query's.
+    submit : callable
+        Has a request drawn.
     figures : list of DrawFigures
         What became of each draw is added to it.
     """
 
-    def __init__(self, queue: DrawQueue, budget: Budget, figures: list[DrawFigures]) -> None:
-        self._queue, self._budget, self._figures = queue, budget, figures
+    def __init__(self, submit: Submit, figures: list[DrawFigures]) -> None:
+        self._submit, self._figures = submit, figures
         self._drawing: Future[Drawn] | None = None
         self._called_off = False
 
@@ -278,7 +279,7 @@ class QueuedDraw:
             start=start,
             graph=graph,
         )
-        self._drawing = self._queue.submit(request, self._budget.left)
+        self._drawing = self._submit(request)
         if self._called_off:
             self._drawing.cancel()
         drawn = self._drawing.result()
@@ -286,7 +287,7 @@ class QueuedDraw:
         return drawn.paths
 
     def cancel(self) -> None:
-        """Nobody waits any more: what is not drawn yet leaves the queue."""
+        """Nobody waits any more: what is not drawn yet need not be."""
         self._called_off = True
         if self._drawing is not None:
             self._drawing.cancel()

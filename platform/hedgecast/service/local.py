@@ -126,7 +126,7 @@ def scenarios_answer(query: ScenariosQuery, local: LocalModel, budget: Budget) -
     budget.check("reading the rows")
     context = local.model.prepare(query)
     assert context is not None
-    paths, judged = judged_draw_here(query, local, context, local.model.before(query, context), budget)
+    paths, judged = judged_draw(query, local, context, local.model.before(query, context), budget)
     return drawn(local.model, context, paths, judged)
 
 
@@ -147,13 +147,13 @@ def job_of(query: Query[Any], local: LocalModel, budget: Budget) -> Job | None:
     judged = model.before(query, context)
     paths = None
     if context is not None:
-        paths, judged = judged_draw_here(query, local, context, judged, budget)
+        paths, judged = judged_draw(query, local, context, judged, budget)
     seconds = time.perf_counter() - started
     sample = sample_of(query, model, context, paths, judged, drawn_seconds=seconds)
     return Job(query=query, model=model, sample=sample, budget=budget)
 
 
-def judged_draw_here(
+def judged_draw(
     query: Query[Any], local: LocalModel, context: Context, judged: Judgement, budget: Budget
 ) -> tuple[NDArray[np.float32], Judgement]:
     """Scenarios, and what an answer on them rests on; a student that is not there gives way."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
@@ -13,8 +14,7 @@ from numpy.typing import NDArray
 from hedgecast.core.errors import ConfigError, DeadlineError, OverloadedError, UnavailableError
 from hedgecast.registry.graphs import BASELINE_GRAPH, SCENARIOS_GRAPH
 from hedgecast.registry.session import Context
-from hedgecast.service.budget import Budget
-from hedgecast.service.draw_queue import DrawFigures, DrawQueue, QueuedDraw
+from hedgecast.service.draw_queue import AwaitedDraw, DrawFigures, DrawQueue
 from hedgecast.service.packing import DrawRequest
 
 PATIENCE_SECONDS = 60.0
@@ -203,7 +203,8 @@ CONTEXT = Context(
 
 def test_a_query_draws_through_the_queue_and_says_how(queue: DrawQueue) -> None:
     figures: list[DrawFigures] = []
-    draw = QueuedDraw(queue, Budget(PATIENCE_SECONDS), figures)
+    submit = functools.partial(queue.submit, seconds=PATIENCE_SECONDS)
+    draw = AwaitedDraw(submit, figures)
     assert draw(CONTEXT, 3, 7, 5).ravel().tolist() == [7005, 7006, 7007]
     assert [one.batches for one in figures] == [1]
 
@@ -211,7 +212,8 @@ def test_a_query_draws_through_the_queue_and_says_how(queue: DrawQueue) -> None:
 def test_a_query_that_nobody_waits_for_leaves_the_queue(numbers: Numbers, queue: DrawQueue) -> None:
     numbers.hold(queue)
     figures: list[DrawFigures] = []
-    waiting, late = (QueuedDraw(queue, Budget(PATIENCE_SECONDS), figures) for _ in range(2))
+    submit = functools.partial(queue.submit, seconds=PATIENCE_SECONDS)
+    waiting, late = (AwaitedDraw(submit, figures) for _ in range(2))
     with ThreadPoolExecutor(1) as pool:
         drawing = pool.submit(waiting, CONTEXT, 3, 7)
         while not queue.queued:

@@ -1,8 +1,7 @@
-"""A solver that cannot have a student's scenarios takes the network's."""
+"""Who cannot have a student's scenarios takes the network's."""
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 
 import numpy as np
@@ -16,19 +15,16 @@ from hedgecast.registry.ladder import Student
 from hedgecast.registry.session import Context
 from hedgecast.service.answers import ScenarioSource
 from hedgecast.service.budget import Budget
-from hedgecast.service.local import LocalModel, judged_draw_here
+from hedgecast.service.local import LocalModel, judged_draw
 from hedgecast.service.requests import decide_query
 from hedgecast.service.safety import Judgement
 from hedgecast.service.settings import ServiceSettings
 from hedgecast.testing_last_day import last_day_model
-from hedgecast_workers.drawing import judged_draw
 
 STUDENT = Student(
     name="last_day", version="9", fingerprint="e" * 64, digest="d" * 64, calls=1, teacher_calls=8,
     distance=0.1,
 )  # fmt: skip
-
-HERE = pytest.mark.parametrize("here", [False, True], ids=["apart", "here"])
 
 
 class Denoiser:
@@ -38,57 +34,46 @@ class Denoiser:
         self.graphs = graphs
         self.asked: list[str] = []
 
-    async def draw(self, graph: str) -> NDArray[np.float32]:
+    def draw(self, *_: object, graph: str) -> NDArray[np.float32]:
         self.asked.append(graph)
         if graph not in self.graphs:
             raise BundleError(f"no {graph}")
         return np.full((1, 6, 1), self.graphs.index(graph), dtype=np.float32)
 
 
-def _drawn(denoiser: Denoiser, source: ScenarioSource, *, here: bool) -> tuple[float, ScenarioSource]:
-    """As a solver draws: by a denoiser elsewhere, or ``here``."""
+def _drawn(denoiser: Denoiser, source: ScenarioSource) -> tuple[float, ScenarioSource]:
     plain = last_day_model().model
     model = dataclasses.replace(plain, description=dataclasses.replace(plain.description, student=STUDENT))
     judged = Judgement(source=source, warnings=(("REASON", "kept"),))
-    if here:
-        message = decide_request("last_day", {"scenario_count": 1})
-        query = decide_query(message, ServiceSettings(), deadline_seconds=60.0)
-        local = LocalModel(model=model, draw=lambda *_, graph: asyncio.run(denoiser.draw(graph)))
-        context = Context(
-            features=np.zeros(6),
-            day_number=0,
-            step_times=np.zeros(6, "datetime64[ns]"),
-            step_slots=np.arange(6),
-        )
-        paths, found = judged_draw_here(query, local, context, judged, Budget(60.0))
-    else:
-        paths, found = asyncio.run(judged_draw(model, judged, denoiser.draw))
+    query = decide_query(
+        decide_request("last_day", {"scenario_count": 1}), ServiceSettings(), deadline_seconds=60.0
+    )
+    context = Context(
+        features=np.zeros(6), day_number=0, step_times=np.zeros(6, "datetime64[ns]"), step_slots=np.arange(6)
+    )
+    local = LocalModel(model=model, draw=denoiser.draw)
+    paths, found = judged_draw(query, local, context, judged, Budget(60.0))
     assert found.warnings == judged.warnings
     return float(paths[0, 0, 0]), found.source
 
 
-@HERE
 @pytest.mark.parametrize(
     ("source", "place"),
     [(ScenarioSource.MODEL, 0), (ScenarioSource.BASELINE, 1), (ScenarioSource.STUDENT, 2)],
 )
-def test_who_is_named_draws(source: ScenarioSource, place: int, here: bool) -> None:
+def test_who_is_named_draws(source: ScenarioSource, place: int) -> None:
     denoiser = Denoiser(SCENARIOS_GRAPH, BASELINE_GRAPH, STUDENT.graph)
-    assert _drawn(denoiser, source, here=here) == (place, source)
+    assert _drawn(denoiser, source) == (place, source)
     assert len(denoiser.asked) == 1
 
 
-@HERE
-def test_a_machine_without_the_student_has_the_network_draw(
-    caplog: pytest.LogCaptureFixture, here: bool
-) -> None:
+def test_a_machine_without_the_student_has_the_network_draw(caplog: pytest.LogCaptureFixture) -> None:
     denoiser = Denoiser(SCENARIOS_GRAPH, BASELINE_GRAPH, "student-of-before.onnx")
-    assert _drawn(denoiser, ScenarioSource.STUDENT, here=here) == (0, ScenarioSource.MODEL)
+    assert _drawn(denoiser, ScenarioSource.STUDENT) == (0, ScenarioSource.MODEL)
     assert denoiser.asked == [STUDENT.graph, SCENARIOS_GRAPH]
     assert f"for want of the student: no {STUDENT.graph}" in caplog.text
 
 
-@HERE
-def test_what_else_is_missing_is_an_error(here: bool) -> None:
+def test_what_else_is_missing_is_an_error() -> None:
     with pytest.raises(BundleError, match=SCENARIOS_GRAPH):
-        _drawn(Denoiser(BASELINE_GRAPH), ScenarioSource.MODEL, here=here)
+        _drawn(Denoiser(BASELINE_GRAPH), ScenarioSource.MODEL)
