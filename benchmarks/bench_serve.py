@@ -3,8 +3,8 @@
     python benchmarks/bench_serve.py [--services background,ray] [--requests 400] [--concurrent 1,4,16,32]
 
 The same bundle answers the same requests: `direct` is the backend's `answer` in this process, `background`
-a gRPC server in this process around the same backend object, `ray` the local Ray Serve service (a gateway,
-a solver and a denoiser, each a process). Direct and served calls alternate in short blocks, so that other
+a gRPC server in this process around the same backend object, `ray` the local Ray Serve service (a gateway
+and a solver that draws, each a process). Direct and served calls alternate in short blocks, so that other
 work on the machine meets both. Callers are closed loops: each sends its next request when it has an answer,
 for another day and with another seed than any other.
 Results are kept after each service in benchmarks/results/serve.json, and docs/serving.md is written from it.
