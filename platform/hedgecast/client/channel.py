@@ -19,7 +19,12 @@ from hedgecast.core.errors import ConfigError, HedgecastError
 from hedgecast.rpc import codec
 
 _FIRST_BACKOFF_SECONDS = 0.1
-_RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+# A call that its caller cancels ends in another way: CANCELLED comes from a server or a proxy that goes away.
+_RETRIED = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.CANCELLED,
+)
 # A client that is refused again and again must not multiply the load: ten retries at first, then one for ten
 # calls.
 _BUDGET = 10.0
@@ -180,6 +185,8 @@ def typed(error: grpc.RpcError, address: str) -> HedgecastError:
     match error.code():
         case grpc.StatusCode.UNAVAILABLE:
             return errors.UnavailableError(f"{message}; is the service running there?", **facts)
+        case grpc.StatusCode.CANCELLED:
+            return errors.UnavailableError(f"{message}: the server let go of the call; try again", **facts)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return errors.DeadlineError(f"{message}; allow more time with deadline_seconds", **facts)
         case grpc.StatusCode.RESOURCE_EXHAUSTED:

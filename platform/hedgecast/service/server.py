@@ -26,6 +26,7 @@ from hedgecast.service.audit import AuditLog
 from hedgecast.service.backend import DecisionBackend
 from hedgecast.service.canary import CANARY
 from hedgecast.service.credentials import server_credentials
+from hedgecast.service.door import Door
 from hedgecast.service.health_port import HealthPort
 from hedgecast.service.identity import Identity
 from hedgecast.service.interceptors import CallGuard
@@ -76,8 +77,10 @@ class DecisionServer:
         recorders: list[Recorder] = [CallLog(), CallSpans(), self.metrics]
         if self._audit is not None:
             recorders.append(self._audit)
+        self._door = Door()
+        guard = CallGuard(settings, Identity.of(settings), access_book(settings), recorders)
         self._server = grpc.aio.server(
-            interceptors=[CallGuard(settings, Identity.of(settings), access_book(settings), recorders)],
+            interceptors=[self._door, guard],
             options=_options(settings),
         )
         self._backend = backend
@@ -150,7 +153,7 @@ class DecisionServer:
         if self._drain is not None and self._drain is not asyncio.current_task():
             self._drain.cancel()
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(self._settings.drain_seconds)
+        await self._door.stop(self._server, self._settings.drain_seconds)
         if self._health_port is not None:
             await self._health_port.close()
             self._health_port = None

@@ -44,6 +44,13 @@ def test_the_pause_grows_and_the_last_try_raises() -> None:
         pause_before_retry(_Refused(grpc.StatusCode.INTERNAL), 0, end, TERMS, budget)
 
 
+def test_a_call_that_the_server_let_go_of_is_tried_again() -> None:
+    let_go, end = _Refused(grpc.StatusCode.CANCELLED), time.monotonic() + 60.0
+    assert pause_before_retry(let_go, 0, end, TERMS, RetryBudget()) > 0.0
+    with pytest.raises(errors.UnavailableError, match="let go of the call; try again"):
+        pause_before_retry(let_go, TERMS.retries, end, TERMS, RetryBudget())
+
+
 def test_a_budget_is_used_up_and_earned_again() -> None:
     budget = RetryBudget()
     assert [budget.take() for _ in range(11)] == [True] * 10 + [False]

@@ -180,6 +180,32 @@ def test_a_request_that_takes_longer_than_the_drain_is_cut_off(rows: NamedRows) 
         assert backend.cancelled.wait(timeout=5)
 
 
+class Blocking(Waiting):
+    """One that holds the server's event loop up until it is let go."""
+
+    async def answer(self, query: Query[Any]) -> Any:
+        self.begun.release()
+        self.go.wait(timeout=20)
+        raise ValueError("secret of the backend")
+
+
+def test_calls_that_came_before_the_stop_are_answered(rows: NamedRows) -> None:
+    backend = Blocking()
+    with contextlib.ExitStack() as stack:
+        with background_server(backend, _settings()) as address:
+            stub = decision_grpc.DecisionServiceStub(stack.enter_context(grpc.insecure_channel(address)))
+            calls = [stub.Decide.future(_request(rows), timeout=20)]
+            assert backend.begun.acquire(timeout=10)
+            # These reach the server's socket; its event loop sees them when it has been told to stop.
+            calls += [stub.Decide.future(_request(rows), timeout=20) for _ in range(8)]
+            timer = threading.Timer(0.5, backend.go.set)
+            timer.start()
+        codes = [call.exception(timeout=5).code() for call in calls]
+        timer.join()
+    # What the backend made of them: nobody was told CANCELLED.
+    assert codes == [grpc.StatusCode.INTERNAL] * 9
+
+
 def test_a_message_over_the_limit_is_refused(local_backend: LocalBackend, rows: NamedRows) -> None:
     settings = _settings(max_message_bytes=2048)
     with background_server(local_backend, settings) as address, Client(address, retries=0) as client:
