@@ -41,6 +41,14 @@ ENTRIES = {
         tables=("pjm_load.parquet",),
         seeds=5,
     ),
+    "pjm-chosen-25": Entry(
+        title="PJM power scheduling, the same features, trained for decisions on 25 scenarios",
+        file="pjm.py",
+        arguments={"features": "chosen", "decided_on": 25},
+        tables=("pjm_load.parquet",),
+        counts=(25,),
+        seeds=5,
+    ),
     "pjm-149": Entry(
         title="PJM power scheduling, all 149 features as published",
         file="pjm.py",

@@ -49,8 +49,9 @@ scenarios (-0.21 [-0.38, -0.03]), and from 200 on the difference holds zero. The
 [-0.44, -0.18] at 200, which the other two do not repeat.
 """,
     "synthetic-heavy-tailed": """
-Diffusion is within a hundredth of deciding with the true law. Joint training has nothing left to gain, and
-loses a little from 200 scenarios on (+0.09 [0.01, 0.19]); why was not looked into.
+Three seeds. Diffusion is within a hundredth of deciding with the true law, from 200 scenarios on. Joint
+training has nothing left to gain, and loses a little there (+0.12 [0.02, 0.24] at 200, as the first seed alone
+had it); why was not looked into.
 """,
     "synthetic-normal": """
 The easy case, for comparison: with 1,000 scenarios diffusion costs 0.8 % more than deciding with the true

@@ -50,6 +50,9 @@ class LearningConfig(Config):
     """Noised samples of each day in one noise-matching loss."""
     scenarios: int = 50
     """Scenarios of each day in one task loss."""
+    validation_scenarios: int = 200
+    """Scenarios of each day by whose decisions joint weights are chosen: as many as decisions will have. Few
+    scenarios ask for wider ones than many do."""
     estimator: Literal["pathwise", "score-function", "decision-weighted", "surrogate"] = "pathwise"
     """How the task gradient is estimated: see `hedgecast.learning.estimators`."""
     grad_steps: int = 2
@@ -109,6 +112,7 @@ class LearningConfig(Config):
             "batch_days",
             "samples_per_day",
             "scenarios",
+            "validation_scenarios",
             "grad_steps",
             "patience",
             "joint_patience",

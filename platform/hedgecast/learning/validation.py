@@ -21,7 +21,7 @@ from hedgecast.learning.parallel import ALONE, Workers, own_rows
 from hedgecast.learning.step import Batch, check_solved
 
 SAMPLES_PER_DAY = 64
-SCENARIOS = 200
+_SCORED_SCENARIOS = 200
 # Days computed together. The solve keeps about 4 KiB a scenario and slot; 32 x 200 x 24 are 0.6 GiB.
 _CHUNK = 32
 
@@ -69,10 +69,10 @@ def validation_noise_loss(
 def validation_scores(
     model: Generator, days: Days, seed: int, workers: Workers = ALONE
 ) -> tuple[float, float]:
-    """Energy score and spread of `SCENARIOS` scenarios a day over all ``days``: see `path_scores`."""
+    """Energy score and spread of 200 scenarios a day over all ``days``: see `path_scores`."""
     generator = torch.Generator().manual_seed(seed)
     dtype = model.whitening.factor.dtype
-    noise = torch.randn(len(days), SCENARIOS, model.dim, generator=generator, dtype=dtype)
+    noise = torch.randn(len(days), _SCORED_SCENARIOS, model.dim, generator=generator, dtype=dtype)
     total = torch.zeros(2, dtype=torch.float64)
     for rows in _chunks(len(days), workers):
         found = path_scores(
@@ -87,7 +87,7 @@ def validation_scores(
 def validation_cost(
     model: Generator, task: TaskLoss, days: Days, config: LearningConfig, seed: int, workers: Workers = ALONE
 ) -> float:
-    """Mean cost of the decisions that `SCENARIOS` scenarios a day induce, over the days that were solved.
+    """Mean cost of the decisions that so many scenarios a day induce as are configured, over the days solved.
 
     Raises
     ------
@@ -96,16 +96,17 @@ def validation_cost(
     """
     generator = torch.Generator().manual_seed(seed)
     dtype = model.whitening.factor.dtype
-    noise = torch.randn(len(days), SCENARIOS, model.dim, generator=generator, dtype=dtype)
+    count = config.validation_scenarios
+    noise = torch.randn(len(days), count, model.dim, generator=generator, dtype=dtype)
     found = torch.zeros(2, dtype=torch.float64)
     for rows in _chunks(len(days), workers):
         cost, solved = task(model.sample(days.context[rows], noise[rows]), days.realized[rows])
-        count = int(solved.sum())
-        found += torch.tensor([float(cost) * count, count], dtype=torch.float64)
+        num_solved = int(solved.sum())
+        found += torch.tensor([float(cost) * num_solved, num_solved], dtype=torch.float64)
     (everyone,) = workers.sum([found])
-    total, count = float(everyone[0]), int(everyone[1])
-    check_solved(len(days) - count, len(days), config, "of validation")
-    return total / max(count, 1)
+    total, num_solved = float(everyone[0]), int(everyone[1])
+    check_solved(len(days) - num_solved, len(days), config, "of validation")
+    return total / max(num_solved, 1)
 
 
 def _chunks(num_days: int, workers: Workers) -> Iterator[slice]:
