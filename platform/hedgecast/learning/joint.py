@@ -49,7 +49,7 @@ class JointPhase(nn.Module):
     def realism(
         self, model: Generator, scene: Scene, noising: Noising, noise_loss: float, workers: Workers
     ) -> tuple[Realism, Tensor]:
-        """How ``model`` stands to the pretrained one, and its energy score with a graph.
+        """How ``model`` stands to the pretrained one, and its energy score, with a graph for a budget alone.
 
         Parameters
         ----------
@@ -65,9 +65,16 @@ class JointPhase(nn.Module):
         with torch.no_grad():
             earlier = noise_matching_by_day(self.pretrained, scene.context, scene.whitened, noising).mean()
             score_before, spread_before = path_scores(self.pretrained, scene.context, scene.realized, noise)
-        score, spread = path_scores(
-            model, scene.context, scene.realized, noise, grad_steps=self.config.grad_steps
-        )
+        # A fixed share has no use for the slope of the score: no graph is kept for it.
+        with torch.set_grad_enabled(isinstance(self.balance, Budget)):
+            score, spread = path_scores(
+                model,
+                scene.context,
+                scene.realized,
+                noise,
+                grad_steps=self.config.grad_steps,
+                checkpointed=self.config.checkpointed,
+            )
         values = torch.stack([earlier, score_before, score.detach(), spread_before, spread.detach()])
         (means,) = workers.sum([scene.draws.share * values.double()])
         noise_before, energy_before, energy, apart_before, apart = means.tolist()
@@ -110,6 +117,7 @@ def path_scores(
     noise: Float[Tensor, "B S D"],
     *,
     grad_steps: int | None = None,
+    checkpointed: bool = False,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Mean energy score and spread over some days, each slot in the size of its residuals on the day.
 
@@ -120,10 +128,10 @@ def path_scores(
         The days.
     noise : Tensor
         Of the scenarios.
-    grad_steps : int, optional
+    grad_steps, checkpointed
         As in `Generator.sample`.
     """
-    paths = model.sample(context, noise, grad_steps=grad_steps)
+    paths = model.sample(context, noise, grad_steps=grad_steps, checkpointed=checkpointed)
     whitening = model.whitening
     size = whitening.size(whitening.standardized(context.to(whitening.factor)))
     scale = size * whitening.scale

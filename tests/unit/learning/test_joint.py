@@ -93,6 +93,49 @@ def test_a_saved_phase_goes_on_against_the_same_model(model: Generator, task: Ta
     assert later.balance.shares(over, 0.0, lambda: 0.0) == joint.balance.shares(over, 0.0, lambda: 0.0)
 
 
+def scored(joint: JointPhase, model: Generator) -> tuple[Tensor, int]:
+    """The energy score of a step, and how many numbers its graph keeps."""
+    here, kept = scene(), 0
+
+    def pack(values: Tensor) -> Tensor:
+        nonlocal kept
+        kept += values.numel()
+        return values
+
+    noising = Noising.drawn(here.draws, model.dim, CONFIG)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda values: values):
+        _, score = joint.realism(model, here, noising, 1.0, ALONE)
+    return score, kept
+
+
+def test_the_score_keeps_the_memory_of_one_step_where_steps_are_checkpointed(task: TaskLoss) -> None:
+    steps = 12
+    generator = dataclasses.replace(CONFIG.generator, sampler="ddim", sampler_steps=steps)
+    config = dataclasses.replace(CONFIG, generator=generator, grad_steps=steps)
+    context = vectors(200, 3, seed=0)
+    targets = 20 + context[:, :1, None] + vectors(200, 4, 1, seed=1)
+    model, _ = Generator.fitted(generator, context, targets, torch.Generator().manual_seed(2))
+    found = {}
+    for checkpointed in (False, True):
+        joint = JointPhase(model, task, dataclasses.replace(config, checkpointed=checkpointed))
+        score, kept = scored(joint, model)
+        slopes = torch.autograd.grad(score, list(model.denoiser.parameters()), allow_unused=True)
+        found[checkpointed] = (score.detach(), slopes, kept)
+    (score, slopes, whole), (again, recomputed, few) = found[False], found[True]
+    assert torch.equal(score, again)
+    for slope, other in zip(slopes, recomputed, strict=True):
+        torch.testing.assert_close(slope, other)
+    assert few < whole / 3
+
+
+def test_a_fixed_share_keeps_no_graph_of_the_score(model: Generator, task: TaskLoss) -> None:
+    score, kept = scored(JointPhase(model, task, dataclasses.replace(CONFIG, balance="weighted")), model)
+    held, more = scored(JointPhase(model, task, CONFIG), model)
+    assert not score.requires_grad
+    assert kept == 0 < more
+    assert torch.equal(score, held.detach())
+
+
 @pytest.mark.parametrize(
     ("noise_ratio", "score_ratio", "kept"),
     [(1.04, 1.01, True), (0.9, 0.9, True), (1.06, 1.0, False), (1.0, 1.03, False)],
