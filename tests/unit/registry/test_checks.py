@@ -8,11 +8,14 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from hedgecast.learning.fidelity import SCORES
 from hedgecast.registry.checks import FEWEST_DAYS, LARGEST_DISTANCE, Check, gate_checks, rule_for
 from hedgecast.registry.descent import Descent
 from hedgecast.registry.evidence import ValidationDays
+from hedgecast.scenarios.realism import realism_report
+from hedgecast.scenarios.scenario_set import ScenarioSet
 from hedgecast.testing import made_up_days, passing_metrics
 
 PARITY = {"scenario_graph_relative_error": 1e-7, "denoiser_graph_relative_error": 1e-7}
@@ -90,6 +93,31 @@ def test_a_missing_figure_never_passes_and_never_raises(key: str) -> None:
     )
     assert bool(found) == needed
     assert all(math.isnan(check.figure) for check in found)
+
+
+def test_days_of_one_step_are_not_held_to_what_they_cannot_have() -> None:
+    paths = torch.randn(90, 200, 1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    report = realism_report(ScenarioSet(paths=paths[:, 1:], names=("a",), units=("MW",)), paths[:, 0].numpy())
+    figures = {name: value for name, value in report.to_dict().items() if isinstance(value, float)}
+    one_step = {**GOOD, **figures, **{f"baseline_{name}": value for name, value in figures.items()}}
+    assert math.isnan(one_step["increment_distance"])
+    assert failed(one_step) == []
+    assert len(gate_checks(one_step, DAYS)) == 15
+    # Where the baseline has such a figure the model must have one, and nothing else may be missing for both.
+    for key in ("increment_distance", "autocorrelation_distance"):
+        assert len(failed({**one_step, f"baseline_{key}": 0.1})) == 1
+    for key in ("increment_distance", "autocorrelation_distance", "variogram_score"):
+        assert len(failed({name: value for name, value in one_step.items() if not name.endswith(key)})) == 1
+    both = {"two_sample_auc": math.nan, "baseline_two_sample_auc": math.nan}
+    assert len(failed({**one_step, **both})) == 1
+
+
+def test_a_study_without_a_second_decision_is_told_where_to_name_one() -> None:
+    without = {name: value for name, value in GOOD.items() if not name.endswith("transfer_regret")}
+    (found,) = failed(without)
+    assert "[transfer]" in str(found)
+    (damaged,) = failed({**GOOD, "transfer_regret": math.nan})
+    assert "[transfer]" not in str(damaged)
 
 
 def test_no_number_and_no_bound_passes() -> None:
