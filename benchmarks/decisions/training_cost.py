@@ -27,6 +27,7 @@ import torch
 from hedgecast.core.process import peak_memory_mib
 from hedgecast.diffusion.denoiser import Denoiser
 from hedgecast.diffusion.generator import Generator
+from hedgecast.learning.budget import Budget
 from hedgecast.learning.config import LearningConfig, ScoreFunctionConfig
 from hedgecast.learning.joint import JointPhase
 from hedgecast.learning.objective import TaskLoss
@@ -237,6 +238,7 @@ class _Mark(torch.autograd.Function):
 def _config(setting: Setting) -> LearningConfig:
     network = Denoiser.Config(hidden=setting.hidden, num_blocks=setting.blocks)
     elbo = dataclasses.replace(ScoreFunctionConfig().elbo, noise_levels=setting.noise_levels)
+    published = setting.sampler_steps >= 1000
     return LearningConfig(
         generator=Generator.Config(
             denoiser=network, sampler=setting.sampler, sampler_steps=setting.sampler_steps
@@ -246,8 +248,9 @@ def _config(setting: Setting) -> LearningConfig:
         grad_steps=setting.grad_steps,
         checkpointed=setting.checkpointed,
         score_function=ScoreFunctionConfig(elbo=elbo),
-        # The published way has no budget: its own steps only.
-        balance="weighted" if setting.sampler_steps >= 1000 else "budget",
+        # The published way has no budget and scores nothing: two scenarios are the fewest that a step scores.
+        balance="weighted" if published else "budget",
+        budget=Budget.Config(score_scenarios=2) if published else Budget.Config(),
         task_share=0.9,
     )
 

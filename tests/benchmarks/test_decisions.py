@@ -233,6 +233,15 @@ def test_synthetic_oracle_is_not_worse_than_the_mean(load, monkeypatch: pytest.M
     assert module.oracle("normal")["cost"] < 0.5 * mean_cost
 
 
+def test_published_training_is_not_charged_for_a_score_that_it_does_not_take(load) -> None:
+    module = load("training_cost")
+    for setting in module.SETTINGS:
+        config, published = module._config(setting), setting.sampler_steps >= 1000
+        # The fewest that there are: a step scores its scenarios in any case.
+        assert config.budget.score_scenarios == (2 if published else Budget.Config().score_scenarios)
+        assert config.checkpointed is setting.checkpointed
+
+
 def test_portfolio_pays_for_turnover_once_where_nothing_moves(load) -> None:
     module = load("portfolio")
     flat = np.zeros((4, 5))
