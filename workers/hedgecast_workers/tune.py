@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -84,10 +86,16 @@ def tune(
         f"best of {len(records)} on the same {len(prepared.validation)} validation days, and so flattered; "
         f"the study's own settings cost {_number(own['cost'])}. All trials: {output}"
     )
-    flags = " ".join(f"--set learning.{key}={value!r}" for key, value in best["values"].items())
-    console.print(f"hedgecast train {study} {flags}", soft_wrap=True)
+    console.print(train_command(study, changes or [], best["values"]), soft_wrap=True, markup=False)
     if as_json:
         print(json.dumps(summary, default=str))
+
+
+def train_command(study: str, changes: Sequence[str], values: Mapping[str, Any]) -> str:
+    """What trains ``study`` with the ``changes`` it was tuned with and ``values`` of its learning table."""
+    # JSON of numbers, strings, truth values and lists of them is TOML, too.
+    settings = [*changes, *(f"learning.{key}={json.dumps(value)}" for key, value in values.items())]
+    return shlex.join(["hedgecast", "train", study, *(word for each in settings for word in ("--set", each))])
 
 
 def _table(records: list[dict[str, Any]]) -> Table:
