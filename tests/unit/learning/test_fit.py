@@ -192,6 +192,7 @@ def resumed(job: Job, file: bytes) -> Fitted:
         {"rate_schedule": "linear", "warmup_steps": 3},
         {"estimator": "decision-weighted"},
         {"estimator": "score-function"},
+        {"norm_decay": 0.9},
     ],
 )
 def test_a_resumed_run_takes_the_steps_of_one_that_was_not_interrupted(

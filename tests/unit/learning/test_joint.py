@@ -136,6 +136,17 @@ def test_a_fixed_share_keeps_no_graph_of_the_score(model: Generator, task: TaskL
     assert torch.equal(score, held.detach())
 
 
+def test_norms_are_averaged_as_the_configuration_says_and_saved(model: Generator, task: TaskLoss) -> None:
+    config = dataclasses.replace(CONFIG, norm_decay=0.75)
+    joint = JointPhase(model, task, config)
+    joint.norms.take_in(1, 4.0)
+    later = JointPhase(model, task, config)
+    later.load_state_dict(joint.state_dict())
+    # (0.75 * 0.25 * 4 + 0.25 * 8) / (0.75 * 0.25 + 0.25)
+    assert later.norms.take_in(1, 8.0) == pytest.approx(2.75 / 0.4375)
+    assert JointPhase(model, task, CONFIG).norms.take_in(1, 8.0) == 8.0
+
+
 @pytest.mark.parametrize(
     ("noise_ratio", "score_ratio", "kept"),
     [(1.04, 1.01, True), (0.9, 0.9, True), (1.06, 1.0, False), (1.0, 1.03, False)],

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import cvxpy as cp
 import pytest
 import torch
@@ -9,6 +11,7 @@ from hedgecast.core.errors import NotConvergedError
 from hedgecast.diffusion.denoiser import Denoiser
 from hedgecast.diffusion.generator import Generator
 from hedgecast.learning.config import LearningConfig
+from hedgecast.learning.history import History
 from hedgecast.learning.joint import JointPhase
 from hedgecast.learning.objective import TaskLoss, noise_matching_loss
 from hedgecast.learning.step import Batch, training_step
@@ -116,17 +119,50 @@ def test_no_gradient_is_left_behind(task: TaskLoss) -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_too_many_failed_solves_stop_training() -> None:
-    # The recourse delivers at most 1: every day has scenarios that cannot be met.
+def short(delivered: float) -> TwoStageProgram:
+    """A plan of at most 1 and a recourse that delivers at most ``delivered``: more load cannot be met."""
     plan, load, delivery = cp.Variable(4, name="plan"), cp.Parameter(4, name="load"), cp.Variable(4)
-    program = TwoStageProgram(
+    return TwoStageProgram(
         name="short",
         decision=plan,
         uncertain=load,
         constraints=[plan >= 0, plan <= 1],
         recourse_cost=cp.sum(delivery),
-        recourse_constraints=[delivery >= 0, delivery <= 1, plan + delivery >= load],
+        recourse_constraints=[delivery >= 0, delivery <= delivered, plan + delivery >= load],
     )
+
+
+def test_failed_solves_are_left_out_and_counted() -> None:
+    most = 22.5
+    config = dataclasses.replace(CONFIG, largest_unsolved_share=0.9)
+    task = TaskLoss(short(most - 1.0), smoothing=CONFIG.smoothing)
+    model, batch = made()
+    draws = torch.Generator().manual_seed(7)
+    noise_matching_loss(model, batch.context, batch.whitened, CONFIG, draws)
+    with torch.no_grad():
+        paths = model.sample(batch.context, torch.randn(12, CONFIG.scenarios, 4, generator=draws))
+    served = (paths <= most).flatten(1).all(dim=1) & (batch.realized <= most).flatten(1).all(dim=1)
+    assert 0 < int(served.sum()) < 12
+    cost, solved = task(paths[served], batch.realized[served])
+    assert bool(solved.all())
+    optimizer = torch.optim.SGD(model.denoiser.parameters(), lr=1.0)
+    joint = JointPhase(model, task, config)
+    report = training_step(model, optimizer, batch, config, torch.Generator().manual_seed(7), joint)
+    assert report.unsolved == int((~served).sum())
+    assert report.task_loss == pytest.approx(float(cost), rel=1e-5)
+    history = History()
+    history.add_epoch([report, report])
+    assert history.unsolved == 2 * report.unsolved
+    # One less than there are is too many.
+    strict = dataclasses.replace(config, largest_unsolved_share=(report.unsolved - 1) / 12)
+    again, _ = made()
+    with pytest.raises(NotConvergedError, match=f"{report.unsolved} of 12 solves of a training step failed"):
+        training_step(again, optimizer, batch, strict, torch.Generator().manual_seed(7), joint)
+
+
+def test_too_many_failed_solves_stop_training() -> None:
+    # The recourse delivers at most 1: every day has scenarios that cannot be met.
+    program = short(1.0)
     model, batch = made()
     optimizer = torch.optim.SGD(model.denoiser.parameters(), lr=1.0)
     with pytest.raises(NotConvergedError, match=r"12 of 12 solves.*largest_unsolved_share"):
