@@ -6,7 +6,7 @@ objective is the mean of the worst tenth of scenarios, written with its threshol
     min  known(z) + (1 - b) E c(z) + b (h + E (c(z) - h)_+ / (1 - a)),   c(z) = p'(charge - discharge) (1)
 
 A day's realized cost is (1) at the price that came, h as decided: its mean over days is least for the right
-threshold and the right decision together. `realized` gives the money alone.
+threshold and the right decision together. It is that objective's value, not the money alone.
 
 Source: Rockafellar and Uryasev (2000), eq. 4, https://doi.org/10.21314/JOR.2000.038; Donti et al. (2017),
 section 4.3, https://arxiv.org/abs/1703.04529.
