@@ -238,7 +238,9 @@ class _Phase:
             weights = self.joint.day_weights(fit.train.context, fit.train.whitened, fit.generator)
         seed = int(torch.randint(2**31, (1,), generator=fit.generator))
         noise, cost = self._validate(seed)
-        if self.joint is not None:
+        if self.joint is None:
+            fit.history.first_noise_loss = noise
+        else:
             fit.history.add_validation(noise, cost)
         self.state = _PhaseState(
             seed=seed,

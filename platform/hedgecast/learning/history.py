@@ -16,6 +16,8 @@ class History:
 
     noise_losses: list[float] = dataclasses.field(default_factory=list)
     """Validation noise-matching loss after each epoch of pretraining."""
+    first_noise_loss: float = float("nan")
+    """The same of the first weights."""
     task_losses: list[float] = dataclasses.field(default_factory=list)
     """Validation cost per day before the joint phase and after each of its epochs."""
     joint_noise_losses: list[float] = dataclasses.field(default_factory=list)

@@ -102,6 +102,9 @@ def test_weights_that_only_get_worse_are_given_up() -> None:
     start = first(job)
     fitted = train_here(job)
     assert fitted.history.best_epoch == 0
+    # Of the weights that were kept, by the draws of validation.
+    seed = int(torch.randint(2**31, (1,), generator=torch.Generator().manual_seed(3)))
+    assert fitted.history.first_noise_loss == pytest.approx(loss(job, start, 64, seed), rel=1e-6)
     assert len(fitted.history.noise_losses) == 2
     assert same(fitted.pretrained, start)
 

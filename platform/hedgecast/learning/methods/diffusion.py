@@ -112,7 +112,7 @@ def training_report(method: Diffusion, train: Part, validation: Part) -> dict[st
         "validation_days": len(validation),
         "pretraining_epochs": len(history.noise_losses),
         "pretraining_best_epoch": history.best_epoch,
-        "validation_noise_matching": min(history.noise_losses, default=float("nan")),
+        "validation_noise_matching": [history.first_noise_loss, *history.noise_losses][history.best_epoch],
         "precision": history.precision,
         "seconds": method.seconds,
     }

@@ -168,6 +168,14 @@ def test_the_report_of_training_says_what_was_kept(split: Split, trained: dict[s
     assert -1.0 <= report["gradient_cosine"] <= 1.0
     assert report["unsolved_days"] == 0
     assert "validation_cost" not in training_report(trained["diffusion"], *parts)
+    history = dataclasses.replace(
+        trained["diffusion"].history, first_noise_loss=0.9, noise_losses=[1.2, 0.95, 1.1]
+    )
+    for best, loss in ((0, 0.9), (2, 0.95)):
+        method = dataclasses.replace(
+            trained["diffusion"], history=dataclasses.replace(history, best_epoch=best)
+        )
+        assert training_report(method, *parts)["validation_noise_matching"] == loss
 
 
 def test_an_unknown_method_is_refused() -> None:
