@@ -150,13 +150,14 @@ def _jobs(entry: Entry, methods: tuple[str, ...], counts: tuple[int, ...], seeds
             estimator=None,
             baseline=entry.baseline,
         )
-    # A trial is kept while its task file stays as it is; what task files share must count too.
-    shared = hashlib.sha256((TASKS / "small.py").read_bytes()).hexdigest()
+    # A trial is kept while its task file stays as it is; what task files share and the tables count too.
+    shared = _digest(TASKS / "small.py")
     source = {
         "file": str(TASKS / entry.file),
         "function": "task",
         "arguments": entry.arguments,
         "shared": shared,
+        "tables": {name: _digest(pathlib.Path(table(name))) for name in entry.tables},
     }
     for method in methods:
         check_method(method)
@@ -165,6 +166,10 @@ def _jobs(entry: Entry, methods: tuple[str, ...], counts: tuple[int, ...], seeds
         for seed in range(seeds)
         for method in methods
     ]
+
+
+def _digest(path: pathlib.Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _days(entry: Entry) -> dict[str, Any] | None:

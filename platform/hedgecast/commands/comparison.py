@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -152,10 +153,13 @@ def _machine() -> dict[str, Any]:
             "hedgecast": __version__,
             "torch": torch.__version__,
             "numpy": np.__version__,
+            "numba": importlib.metadata.version("numba"),
+            "cvxpy": importlib.metadata.version("cvxpy"),
             "python": platform.python_version(),
         },
         "machine": {
             "system": platform.platform(),
+            "processor": platform.processor() or platform.machine(),
             "cpus": psutil.cpu_count(),
             "memory_gib": psutil.virtual_memory().total / 2**30,
         },

@@ -1,9 +1,9 @@
 """Trials of many methods and seeds, each in a fresh process, finished ones kept.
 
-A trial's folder is named by its method, its seed and a digest of everything that its result depends on: study
-or task file, data file, method, estimator, seed and version. The same command so goes on where it was
-stopped, and another study in the same folder touches nothing. What a trial writes lies in a folder of another
-name until it is whole.
+A trial's folder is named by its method, its seed and a digest of what its result depends on: study or task
+file, data file, method, estimator, seed and version. Code that changes within a version is not seen. The same
+command so goes on where it was stopped, and another study in the same folder touches nothing. What a trial
+writes lies in a folder of another name until it is whole.
 """
 
 from __future__ import annotations

@@ -6,7 +6,9 @@ Is it cheaper? The first champion may not be shown worse than the study's baseli
 scenarios. Whoever replaces a champion must be shown better than it: the 95 % interval of the days' paired
 differences, blocks of a week, lies below zero. So a model that is as good does not move a champion. Training
 lets the champion decide the new model's validation days; where it did not, both models' own validation days
-are compared, and days, outcomes, costs or scenario counts that differ allow no comparison: train again.
+are compared, and days, outcomes, costs or scenario counts that differ allow no comparison: train again. The
+new model's epoch was chosen on these same days, which flatters it a little; its champion's was, too, where
+the days are the champion's own.
 
 A student of the present champion is not cheaper: it draws the same scenarios in fewer network calls. It takes
 its teacher's place where it is shown to lose less than 2 % (ADR 7), and is what it says, by its own graph.
