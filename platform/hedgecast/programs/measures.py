@@ -53,4 +53,7 @@ def risk_value(risk: Risk, costs: Tensor, probabilities: Tensor, benchmarks: Ten
     if risk.beta == 0.0:
         return mean
     tail = costs if benchmarks is None or not risk.on_regret else costs - benchmarks
+    if risk.beta == 1.0:
+        # Not zero times the mean: where that is infinite it would make NaN of an infinite tail.
+        return conditional_value_at_risk(tail, probabilities, risk.alpha)
     return (1.0 - risk.beta) * mean + risk.beta * conditional_value_at_risk(tail, probabilities, risk.alpha)

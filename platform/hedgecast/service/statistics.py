@@ -30,6 +30,8 @@ def quantiles(values: Tensor, probabilities: Tensor, levels: Sequence[float]) ->
 def standard_error(values: Tensor, probabilities: Tensor) -> float:
     """Monte Carlo standard error of the mean of ``values`` (S,); zero where only one entry counts.
 
+    Entries of probability zero never count, even where they are infinite.
+
     Notes
     -----
     With equal probabilities this is the sample standard deviation over the root of S; otherwise the
@@ -39,6 +41,7 @@ def standard_error(values: Tensor, probabilities: Tensor) -> float:
     concentration = float(probabilities.square().sum())
     if concentration >= 1.0 - 1e-12:
         return 0.0
+    values = torch.where(probabilities > 0, values, 0.0)
     centred = values - (probabilities * values).sum()
     variance = float((probabilities.square() * centred.square()).sum()) / (1.0 - concentration)
     return math.sqrt(variance)

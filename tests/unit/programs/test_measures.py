@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -69,3 +71,10 @@ def test_measures_on_regret_and_mixtures() -> None:
     assert risk_value(Risk.parse("worst"), costs, half).item() == pytest.approx(10.0)
     mixed = risk_value(Risk.parse("regret-mixture:0.25:0.5"), costs, half, best)
     assert mixed.item() == pytest.approx(0.75 * 6.5 + 0.25 * 2.0)
+
+
+@pytest.mark.parametrize("risk", ["expectation", "cvar:0.5", "mixture:0.5:0.5", "worst", "regret-worst"])
+def test_a_scenario_without_recourse_makes_every_measure_infinite(risk: str) -> None:
+    costs, best = weights([1.0, 2.0, math.inf]), weights([0.0, 0.0, 0.0])
+    assert risk_value(Risk.parse(risk), costs, weights([0.5, 0.25, 0.25]), best).item() == math.inf
+    assert math.isfinite(risk_value(Risk.parse(risk), costs, weights([0.5, 0.5, 0.0]), best).item())

@@ -102,7 +102,13 @@ def test_what_leaves_a_scenario_without_recourse_is_named(local_model: LocalMode
         found = client.evaluate(
             "last_day", plans, history=rows.columns, history_times=rows.times, scenario_count=10
         )
+        worst = client.evaluate(
+            "last_day", plans, history=rows.columns, history_times=rows.times, scenario_count=10, risk="worst"
+        )
     backend.close()
+    for plan in worst.plans:
+        # Infinite where a scenario has no recourse, never NaN, which ranks and compares as nothing.
+        assert np.isinf(plan.objective) == (plan.label == "low")
     high, low = found.plans
     assert (high.label, high.feasible) == ("high", True)
     assert not low.feasible

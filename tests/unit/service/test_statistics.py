@@ -33,6 +33,9 @@ def test_zero_probability_never_counts() -> None:
     values = torch.tensor([math.inf, 1.0], dtype=torch.float64)
     weights = torch.tensor([0.0, 1.0], dtype=torch.float64)
     assert quantiles(values, weights, (0.0, 1.0)) == (1.0, 1.0)
+    values = torch.tensor([1.0, math.inf, 3.0, math.nan], dtype=torch.float64)
+    weights = torch.tensor([0.5, 0.0, 0.5, 0.0], dtype=torch.float64)
+    assert standard_error(values, weights) == pytest.approx(1.0)
 
 
 def test_one_value_is_every_quantile_and_has_no_error() -> None:
