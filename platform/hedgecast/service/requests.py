@@ -181,7 +181,8 @@ def draws_asked_for(message: Any) -> int:
         return max(int(shape[0]), 0) if shape else 0
     if "candidates" in fields:
         return 2 * int(count)
-    if "first_batch_index" in fields:
+    if "first_batch_index" in fields and not message.reduce_to and not message.HasField("tree"):
+        # Only of scenarios as they are drawn: fewer of them, or a tree, are made of all whatever is sent.
         left_out = max(message.first_batch_index, 0) * max(message.batch_scenario_count, 0)
         return max(int(count - left_out), 0)
     if "gap_replication_count" in fields:

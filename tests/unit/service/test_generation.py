@@ -31,6 +31,7 @@ from hedgecast.scenarios.reduction import reduce_scenarios
 from hedgecast.scenarios.tree import scenario_tree
 from hedgecast.service.answers import ScenariosAnswer, ScenarioSource
 from hedgecast.service.background import background_server
+from hedgecast.service.calls import Asked
 from hedgecast.service.local import LocalBackend, LocalModel
 from hedgecast.service.models import ModelDescription
 from hedgecast.service.queries import Query, ScenariosQuery
@@ -230,6 +231,22 @@ def _violations(error: grpc.RpcError) -> tuple[str, str]:
 
 
 TREE = scenario_pb.TreeShape(stage_starts=[0, 2], branching=[3, 2])
+
+
+@pytest.mark.parametrize(
+    ("fields", "charged"),
+    [
+        ({}, 250),
+        ({"first_batch_index": 2}, 50),
+        # Fewer scenarios are made of all, whatever of them is sent.
+        ({"first_batch_index": 2, "reduce_to": 250}, 250),
+        ({"first_batch_index": 2, "tree": TREE}, 250),
+    ],
+)
+def test_quotas_are_charged_with_what_is_drawn(
+    rows: NamedRows, fields: dict[str, object], charged: int
+) -> None:
+    assert Asked.of(_request(rows, batch_scenario_count=100, **fields)).scenarios == charged
 
 
 @pytest.mark.parametrize(
