@@ -22,6 +22,9 @@ from hedgecast.service.models import ColumnSpec, ModelDescription
 from hedgecast.service.queries import DecideQuery, EvaluateQuery, Query
 from hedgecast.service.safety import MODEL, OWN, Judgement, Safety
 
+# Own scenarios may be of a longer day, or of another one altogether.
+_MOST_PERIODS = 2
+
 
 class ContextSource(Protocol):
     """What makes contexts of raw rows, and scenarios of drawn paths: a bundle's reader, say."""
@@ -64,6 +67,7 @@ class ServedModel:
         self._check_measured(query)
         if query.own is not None:
             check_own(query.own, self.description.series, self.description.step_seconds)
+            self._check_length(query.own)
             self._check_program(query, query.own.paths.shape[1])
             return None
         check_columns(query.history, self.description.history_columns, "history")
@@ -101,6 +105,16 @@ class ServedModel:
             raise UnavailableError(
                 f"{self.description.full_name} was replaced by another model of this version, of which it is "
                 f"not known what {' and '.join(cost.rungs)} costs: try again"
+            )
+
+    def _check_length(self, own: Scenarios) -> None:
+        # A program is built for as many steps, whose memory grows with their square: 1,000 take 0.7 GB.
+        steps, most = own.paths.shape[1], _MOST_PERIODS * self.description.horizon_steps
+        if steps > most:
+            raise ShapeError(
+                f"own_scenarios.paths has {steps} steps: at most {most}, twice an ordinary decision period",
+                field="own_scenarios.paths.shape",
+                limit=most,
             )
 
     def _check_program(self, query: Query[Any], num_steps: int) -> None:

@@ -13,6 +13,7 @@ from hedgecast.programs.program import TwoStageProgram
 from hedgecast.programs.risk import Risk
 from hedgecast.registry.ladder import MeasuredStep
 from hedgecast.rpc.codec import EMPTY_ROWS, NamedRows
+from hedgecast.service.answers import Scenarios
 from hedgecast.service.budget import Budget
 from hedgecast.service.local import LocalModel
 from hedgecast.service.models import resolve
@@ -77,6 +78,29 @@ def test_a_cheaper_answer_needs_figures_of_this_very_model(
             model.prepare(asked)
     own = dataclasses.replace(described, ladder=(other, cost))
     assert dataclasses.replace(local_model.model, description=own).prepare(asked) is not None
+
+
+def test_own_scenarios_of_too_many_steps_build_no_program(
+    query: DecideQuery, local_model: LocalModel
+) -> None:
+    def own(num_steps: int) -> DecideQuery:
+        paths = np.ones((1, num_steps, 1))
+        scenarios = Scenarios(names=("load",), units=("GW",), times=None, paths=paths, probabilities=None)
+        return dataclasses.replace(query, history=EMPTY_ROWS, own=scenarios, scenario_count=1)
+
+    built = []
+
+    def program(num_steps: int) -> TwoStageProgram:
+        built.append(num_steps)
+        return local_model.model.program(num_steps)
+
+    model = dataclasses.replace(local_model.model, program=program)
+    with pytest.raises(ShapeError, match="100000 steps: at most 12") as caught:
+        model.prepare(own(100_000))
+    assert caught.value.facts["field"] == "own_scenarios.paths.shape"
+    assert built == []
+    model.prepare(own(12))
+    assert built == [12]
 
 
 def test_given_parameters_must_be_the_programs(query: DecideQuery, local_model: LocalModel) -> None:

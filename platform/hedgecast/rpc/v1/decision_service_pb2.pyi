@@ -138,7 +138,8 @@ class DecideRequest(_message.Message):
     def own_scenarios(self) -> Global___ScenarioSet:
         """Scenarios to decide on in place of the model's: its series in its order
         and units, at its step. Then `history`, `known` and `seed` must be left
-        out, and `scenario_count` is theirs or zero. Unset: the model draws.
+        out, and `scenario_count` is theirs or zero. At most twice as many steps as
+        an ordinary decision period has. Unset: the model draws.
         """
 
     def __init__(
