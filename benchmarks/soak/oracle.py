@@ -166,10 +166,13 @@ def _bare(message: Message) -> Message:
     bare.CopyFrom(message)
     for name in _LEFT_OUT & set(bare.DESCRIPTOR.fields_by_name):
         bare.ClearField(name)
-    if "warnings" in bare.DESCRIPTOR.fields_by_name:
-        kept = [warning for warning in bare.warnings if warning.reason not in _OF_THE_PAST]  # type: ignore[attr-defined]
-        del bare.warnings[:]  # type: ignore[attr-defined]
-        bare.warnings.extend(kept)  # type: ignore[attr-defined]
+    # A stream of scenarios has its warnings in its last message.
+    ended = "end" in bare.DESCRIPTOR.fields_by_name and bare.HasField("end")
+    warned: Any = bare.end if ended else bare  # type: ignore[attr-defined]
+    if "warnings" in warned.DESCRIPTOR.fields_by_name:
+        kept = [warning for warning in warned.warnings if warning.reason not in _OF_THE_PAST]
+        del warned.warnings[:]
+        warned.warnings.extend(kept)
     if "verdict" in bare.DESCRIPTOR.fields_by_name and bare.HasField("verdict"):
         # Who shared the solve is chance.
         bare.verdict.ClearField("batch_size")  # type: ignore[attr-defined]

@@ -175,8 +175,8 @@ class OutcomeStore:
         self._journal.sync()
         return kept
 
-    def decision(self, decision_id: str) -> DecisionRecord:
-        """The decision of that id.
+    def decision(self, decision_id: str, *, principal: str | None = None) -> DecisionRecord:
+        """The decision of that id; another caller's than ``principal``'s counts as not kept.
 
         Raises
         ------
@@ -185,13 +185,14 @@ class OutcomeStore:
         """
         with self._journal.lock:
             place = self._index.decision(decision_id)
-            if place is None:
-                raise DecisionNotFoundError(
-                    f"no decision {decision_id[:64]!r} is kept: it was not answered here, or it is older "
-                    "than the retention",
-                    field="decision_id",
-                )
-        return self._decision_at(place)
+        found = None if place is None else self._decision_at(place)
+        if found is None or principal not in (None, found.principal):
+            raise DecisionNotFoundError(
+                f"no decision {decision_id[:64]!r} is kept: it was not answered here, or it is older "
+                "than the retention",
+                field="decision_id",
+            )
+        return found
 
     def outcome(self, decision_id: str) -> OutcomeRecord | None:
         """The outcome of the decision of that id; None as long as none was recorded, or none is kept."""

@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -104,9 +104,11 @@ class OutcomeBook:
         if self._store is not None:
             self._store.close()
 
-    def warning(self, model: str) -> str:
-        """The alarm of a model version, NAME@VERSION; empty: there is none."""
-        return self._warnings.get(model, "")
+    def warn(self, model: str, warnings: Any) -> None:
+        """Add the alarm of a model version, NAME@VERSION, to an answer's warnings, if there is one."""
+        alarm = self._warnings.get(model, "")
+        if alarm:
+            warnings.add(reason="REALIZED_COVERAGE", message=alarm)
 
     async def keep(
         self, query: DecideQuery, answer: DecideAnswer, principal: str, *, shadow_of: str = ""
@@ -162,10 +164,7 @@ class OutcomeBook:
         HedgecastError
             What came true does not fit, or as `OutcomeStore.record`.
         """
-        decision = await self._run(lambda store: store.decision(decision_id))
-        if decision.principal != principal:
-            # Not told apart from one that does not exist.
-            raise DecisionNotFoundError(f"no decision {decision_id!r} is kept", field="decision_id")
+        decision = await self._run(lambda store: store.decision(decision_id, principal=principal))
         shadows = await self._run(lambda store: store.shadows(decision_id))
         model = served_for(decision, await backend.models())
         query = _realized_query(model, (decision, *shadows), realized, request_id, deadline_seconds)

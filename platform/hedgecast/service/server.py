@@ -91,7 +91,7 @@ class DecisionServer:
             ModelServicer(backend, self._book), self._server
         )
         scenario_service_pb2_grpc.add_ScenarioServiceServicer_to_server(
-            ScenarioServicer(backend, settings), self._server
+            ScenarioServicer(backend, settings, self._book), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(

@@ -85,7 +85,9 @@ class DecisionServicer(decision_grpc.DecisionServiceServicer):
         """The caller's plans, ranked."""
         query = evaluate_query(request, self._settings, deadline_seconds=self._seconds(context))
         answer, seconds = await self._answer(query)
-        return evaluate_response(query, answer, total_seconds=seconds)
+        response = evaluate_response(query, answer, total_seconds=seconds)
+        self._book.warn(answer.model.full_name, response.warnings)
+        return response
 
     async def ExplainDecision(  # noqa: N802 - the stub's name
         self, request: decision_pb.ExplainDecisionRequest, context: _Context
@@ -93,7 +95,9 @@ class DecisionServicer(decision_grpc.DecisionServiceServicer):
         """What drives the decision."""
         query = explain_query(request, self._settings, deadline_seconds=self._seconds(context))
         answer, seconds = await self._answer(query)
-        return explain_response(query, answer, total_seconds=seconds)
+        response = explain_response(query, answer, total_seconds=seconds)
+        self._book.warn(answer.model.full_name, response.warnings)
+        return response
 
     async def DecideUntilCertified(  # noqa: N802 - the stub's name
         self, request: decision_pb.DecideUntilCertifiedRequest, context: _Context
@@ -104,7 +108,9 @@ class DecisionServicer(decision_grpc.DecisionServiceServicer):
         async with contextlib.aclosing(certified(query, terms, self._backend.answer)) as stages:
             async for stage in stages:
                 seconds = time.perf_counter() - started
-                yield certificate_response(stage, terms.confidence, total_seconds=seconds)
+                response = certificate_response(stage, terms.confidence, total_seconds=seconds)
+                self._book.warn(stage.best.model.full_name, response.best.warnings)
+                yield response
 
     async def DecideStream(  # noqa: N802 - the stub's name
         self, request_iterator: AsyncIterator[decision_pb.DecideStreamRequest], context: _Context
@@ -157,9 +163,7 @@ class DecisionServicer(decision_grpc.DecisionServiceServicer):
             query = self._ladder.applied(query, model, refuses=request.refuse_degradation)
         answer, seconds = await self._answer(query)
         response = decide_response(query, answer, total_seconds=seconds)
-        alarm = self._book.warning(answer.model.full_name)
-        if alarm:
-            response.warnings.add(reason="REALIZED_COVERAGE", message=alarm)
+        self._book.warn(answer.model.full_name, response.warnings)
         principal = CURRENT_CALL.get().principal
         response.decision_id = await self._book.keep(query, answer, principal)
         if not query.rungs:
@@ -202,9 +206,10 @@ class DecisionServicer(decision_grpc.DecisionServiceServicer):
 class ScenarioServicer(scenario_grpc.ScenarioServiceServicer):
     """Sends a backend's scenarios."""
 
-    def __init__(self, backend: DecisionBackend, settings: ServiceSettings) -> None:
+    def __init__(self, backend: DecisionBackend, settings: ServiceSettings, book: OutcomeBook) -> None:
         self._backend = backend
         self._settings = settings
+        self._book = book
 
     # Pieces are messages that the guard writes out its own way.
     async def GenerateScenarios(  # type: ignore[override]  # noqa: N802 - the stub's name
@@ -218,6 +223,8 @@ class ScenarioServicer(scenario_grpc.ScenarioServiceServicer):
         asked = generation(request, model, self._settings, deadline_seconds=seconds)
         async with contextlib.aclosing(generated(asked, self._backend.answer)) as pieces:
             async for piece in pieces:
+                if piece.rest.HasField("end"):
+                    self._book.warn(model.full_name, piece.rest.end.warnings)
                 yield piece
 
 

@@ -143,8 +143,13 @@ def test_another_callers_decision_does_not_exist(
     with background_server(local_backend, settings) as address:
         with Client(address, token="ann") as ann:
             decision_id = _decide(ann, rows).decision_id
-        with Client(address, token="bob") as bob, pytest.raises(errors.DecisionNotFoundError):
-            bob.record_outcome(decision_id, _realized(np.full(STEPS, 40.0)))
+        told = []
+        with Client(address, token="bob") as bob:
+            for asked in (decision_id, "x" * len(decision_id)):
+                with pytest.raises(errors.DecisionNotFoundError) as caught:
+                    bob.record_outcome(asked, _realized(np.full(STEPS, 40.0)))
+                told.append(str(caught.value).replace(asked, "ID"))
+        assert told[0] == told[1], "the words do not tell that there is one"
 
 
 def test_without_a_folder_nothing_is_kept(local_backend: LocalBackend, rows: NamedRows) -> None:
@@ -178,8 +183,18 @@ def test_a_model_that_is_wrong_about_the_world_says_so(
         assert "load" in figures.warning
     # The alarm is there after a restart too.
     with background_server(local_backend, settings) as address, Client(address) as client:
-        (warning,) = [text for text in _decide(client, rows).warnings if text.startswith("REALIZED")]
-        assert "outside" in warning
+        ask = {"history": rows.columns, "history_times": rows.times, "scenario_count": 40}
+        answers = [
+            _decide(client, rows),
+            client.evaluate("last_day", {"mean": {"schedule": mean}}, **ask),
+            client.explain("last_day", **ask),
+            client.scenarios("last_day", **ask),
+            *(stage.best for stage in client.decide_until_certified("last_day", **ask, target_gap=1e6)),
+        ]
+        assert len(answers) == 5
+        for answer in answers:
+            (warning,) = [text for text in answer.warnings if text.startswith("REALIZED")]
+            assert "outside" in warning
 
 
 def test_outcomes_of_a_version_that_is_no_longer_served(
