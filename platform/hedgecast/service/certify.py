@@ -12,19 +12,22 @@ https://doi.org/10.1287/opre.1110.0926.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import enum
 import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
-from hedgecast.core.errors import InputError
+from hedgecast.core.errors import DeadlineError, InputError
 from hedgecast.service.answers import DecideAnswer, Gap, Solution
 from hedgecast.service.queries import DecideQuery
 
 REPLICATIONS = 10
 # A stage takes about twice the time of the one before; a little more is allowed for.
 _NEXT_STAGE = 2.5
+# Before the deadline, for the last message's way to the caller.
+_SENDING_SECONDS = 0.1
 
 
 class StopReason(enum.Enum):
@@ -113,7 +116,15 @@ async def certified(
     while True:
         began = clock()
         asked = _staged(query, size, stage, draws, terms, end - began)
-        found = await answer(asked)
+        try:
+            async with asyncio.timeout(None if best is None else asked.deadline_seconds - _SENDING_SECONDS):
+                found = await answer(asked)
+        except (DeadlineError, TimeoutError):
+            if best is None:
+                raise
+            # Slower than the one before foretold: what there is stays good.
+            yield _certificate(best, stage, draws, StopReason.DEADLINE_NEAR)
+            return
         solution = _solved(found)
         # Bounds are of one model, also when another version takes over meanwhile.
         query = dataclasses.replace(query, model=found.model.full_name)
@@ -122,11 +133,8 @@ async def certified(
         if best is None or _bound(solution) < _bound(_solved(best[1])):
             best = (asked, found)
         now = clock()
-        kept = _solved(best[1])
-        stop = _stop(terms, kept, 2 * size, draws, end - now, now - began)
-        yield Certificate(
-            best=best[1], query=best[0], upper_bound=_bound(kept), stages=stage, draws=draws, stop=stop
-        )
+        stop = _stop(terms, _solved(best[1]), 2 * size, draws, end - now, now - began)
+        yield _certificate(best, stage, draws, stop)
         if stop is not None:
             return
         size *= 2
@@ -149,6 +157,14 @@ def _staged(
         deadline_seconds=seconds,
         prices=False,
     )
+
+
+def _certificate(
+    best: tuple[DecideQuery, DecideAnswer], stages: int, draws: int, stop: StopReason | None
+) -> Certificate:
+    query, found = best
+    bound = _bound(_solved(found))
+    return Certificate(best=found, query=query, upper_bound=bound, stages=stages, draws=draws, stop=stop)
 
 
 def _stop(

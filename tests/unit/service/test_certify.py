@@ -13,7 +13,7 @@ import pytest
 from scipy.stats import norm
 
 from hedgecast.client import CertifiedDecision, Client
-from hedgecast.core.errors import InputError
+from hedgecast.core.errors import DeadlineError, InputError
 from hedgecast.programs.risk import Risk
 from hedgecast.rpc.codec import EMPTY_ROWS, NamedRows
 from hedgecast.service.answers import DecideAnswer, Gap
@@ -114,6 +114,38 @@ def test_it_stops_before_the_deadline_and_before_the_draws_are_used_up() -> None
     assert _run(Stages(5.0, 5.0), few)[-1].stop is StopReason.DRAWS_USED_UP
     stage = dataclasses.replace(TERMS, stage_limit=600)
     assert [item.stop for item in _run(Stages(5.0), stage)] == [StopReason.DRAWS_USED_UP]
+
+
+@pytest.mark.parametrize("ends", ["in time", "never"])
+def test_a_stage_that_takes_longer_than_foretold_costs_nothing_that_was_found(ends: str) -> None:
+    stages = Stages(5.0)
+
+    async def answer(query: DecideQuery) -> DecideAnswer:
+        if stages.asked and ends == "in time":
+            raise DeadlineError("0.3 s were up before the statistics")
+        if stages.asked:
+            await asyncio.sleep(60.0)
+        return await stages(query)
+
+    async def collect() -> list[Certificate]:
+        query = _query(deadline_seconds=0.3)
+        return [found async for found in certified(query, TERMS, answer, lambda: 0.0)]
+
+    first, last = asyncio.run(collect())
+    assert (first.stop, last.stop) == (None, StopReason.DEADLINE_NEAR)
+    assert (last.best, last.upper_bound) == (first.best, 5.0)
+    assert (last.stages, last.draws) == (1, 550)
+
+
+def test_a_first_stage_that_is_late_is_an_error() -> None:
+    async def answer(query: DecideQuery) -> DecideAnswer:
+        raise DeadlineError(f"{query.deadline_seconds} s were up before the solve")
+
+    async def collect() -> list[Certificate]:
+        return [found async for found in certified(_query(), TERMS, answer)]
+
+    with pytest.raises(DeadlineError):
+        asyncio.run(collect())
 
 
 def test_a_relative_target_is_of_the_objective() -> None:
