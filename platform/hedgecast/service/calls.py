@@ -75,11 +75,12 @@ class Call:
         self.scenarios += asked.scenarios
         if asked.models:
             self.model = asked.models[0][:_LONGEST_TEXT]
-        named = getattr(request, "request_id", None)
+        question = _question(request)
+        named = getattr(question, "request_id", None)
         if isinstance(named, str) and _REQUEST_ID.fullmatch(named):
             self.request_id = named
         elif named == "":
-            request.request_id = self.request_id  # type: ignore[attr-defined]
+            question.request_id = self.request_id  # type: ignore[attr-defined]
         return asked
 
     def answered(self, answer: Message) -> Answered:
@@ -183,6 +184,13 @@ def _own_messages(message: Message, depth: int = 0) -> Iterator[Message]:
     for field in message.DESCRIPTOR.fields:
         if field.message_type is not None and not field.is_repeated and message.HasField(field.name):
             yield from _own_messages(getattr(message, field.name), depth + 1)
+
+
+def _question(message: Message) -> Message:
+    """What has the call's request id: the message, or the question in it, unless the call holds many."""
+    fields = message.DESCRIPTOR.fields_by_name
+    inside = "request" in fields and not {"request_id", "correlation_id"} & set(fields)
+    return message.request if inside and message.HasField("request") else message  # type: ignore[attr-defined]
 
 
 def _name_of_get(message: Message) -> str:

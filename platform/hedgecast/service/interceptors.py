@@ -23,6 +23,7 @@ from hedgecast.rpc.pieces import Piece
 from hedgecast.service.access import AccessBook
 from hedgecast.service.calls import CURRENT_CALL, REQUEST_ID_KEY, Call, request_id_in
 from hedgecast.service.identity import Identity
+from hedgecast.service.logs import REQUEST_ID
 from hedgecast.service.records import Recorder
 from hedgecast.service.settings import ServiceSettings
 from hedgecast.service.status import DETAILS_KEY, rule_of, status_of
@@ -136,6 +137,8 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     def _admit(self, call: Call, request: Any) -> None:
         asked = call.asked(request)
+        # What is logged from here on has the id that the request brought.
+        REQUEST_ID.set(call.request_id)
         self._access.charge(call.principal, asked.models, asked.scenarios)
 
     def _note_answer(self, call: Call, answer: Any) -> None:

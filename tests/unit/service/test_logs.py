@@ -11,6 +11,7 @@ import textwrap
 import pytest
 
 from hedgecast.client import Client
+from hedgecast.core.errors import DataError
 from hedgecast.rpc.codec import NamedRows
 from hedgecast.service.background import background_server
 from hedgecast.service.local import LocalBackend
@@ -60,12 +61,25 @@ def test_lines_of_a_call_carry_its_id(
     try:
         with background_server(local_backend, load_settings(port=0)) as address, Client(address) as client:
             client.decide("last_day", history=rows.columns, history_times=rows.times, request_id="mine")
+            with pytest.raises(DataError):
+                client.decide(
+                    "last_day",
+                    history={"x": rows.columns["load"]},
+                    history_times=rows.times,
+                    request_id="refused",
+                )
+            with pytest.raises(DataError):
+                list(client.decide_until_certified("last_day", target_gap=1.0, request_id="staged"))
     finally:
         logging.getLogger("hedgecast").removeHandler(handler)
     ended = [record for record in caplog.records if record.name == "hedgecast.service.calls"]
     assert [(record.request_id, record.code, record.model) for record in ended] == [
-        ("mine", "OK", "last_day@3")
+        ("mine", "OK", "last_day@3"),
+        ("refused", "INVALID_ARGUMENT", "last_day"),
+        ("staged", "INVALID_ARGUMENT", "last_day"),
     ]
+    refused = [request_id for name, request_id in seen if name == "hedgecast.service.interceptors"]
+    assert refused == ["refused", "staged"]
     assert not any(name == "hedgecast.service.calls" and not request_id for name, request_id in seen)
 
 
