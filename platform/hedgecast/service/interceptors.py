@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from hedgecast.core.errors import DeadlineError, HedgecastError, InputError, OverloadedError
 from hedgecast.rpc.pieces import Piece
@@ -142,6 +142,9 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         self._access.charge(call.principal, asked.models, asked.scenarios)
 
     def _note_answer(self, call: Call, answer: Any) -> None:
+        # Pieces are cut to fit.
+        if not isinstance(answer, Piece):
+            require_sendable(answer, self._settings.max_message_bytes)
         answered = call.answered(answer.rest if isinstance(answer, Piece) else answer)
         for recorder in self._recorders:
             recorder.answered(call, answered)
@@ -217,6 +220,24 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         # its size, until the collector comes by. Nobody reads them any more.
         traceback.clear_frames(error.__traceback__)
         await context.abort(rule.code, status.message, trailing_metadata=trailing)
+
+
+def require_sendable(answer: Message, most: int, **facts: object) -> None:
+    """Refuse an answer that gRPC would refuse to send: in its own words, to a call that counts as answered.
+
+    Raises
+    ------
+    InputError
+        It is larger than ``most`` bytes.
+    """
+    size = answer.ByteSize()
+    if size > most:
+        raise InputError(
+            f"the answer has {size} bytes, at most {most} are sent: ask for fewer scenarios, or take them "
+            "from GenerateScenarios, batch by batch",
+            limit=most,
+            **facts,
+        )
 
 
 def deadline_seconds(context: _Context, settings: ServiceSettings) -> float:

@@ -25,7 +25,7 @@ from hedgecast.service.calls import CURRENT_CALL
 from hedgecast.service.canary import Canary, canary_of
 from hedgecast.service.certify import certified
 from hedgecast.service.generation import generated
-from hedgecast.service.interceptors import Refused, deadline_seconds
+from hedgecast.service.interceptors import Refused, deadline_seconds, require_sendable
 from hedgecast.service.ladder import Ladder, worked_seconds
 from hedgecast.service.models import resolve
 from hedgecast.service.outcomes import OutcomeBook
@@ -55,6 +55,8 @@ from hedgecast.service.streams import answered
 _Context: TypeAlias = grpc.aio.ServicerContext
 _PAGE_SIZE = 100
 _LARGEST_PAGE = 1000
+# More than the ids of a decision and of its request in a stream take.
+_ENVELOPE_BYTES = 256
 
 A = TypeVar("A")
 
@@ -164,6 +166,9 @@ class DecisionServicer(decision_grpc.DecisionServiceServicer):
         answer, seconds = await self._answer(query)
         response = decide_response(query, answer, total_seconds=seconds)
         self._book.warn(answer.model.full_name, response.warnings)
+        # Before it is kept, and for one of many, where it must fail alone.
+        field = {"field": "return_scenarios"} if query.return_scenarios else {}
+        require_sendable(response, self._settings.max_message_bytes - _ENVELOPE_BYTES, **field)
         principal = CURRENT_CALL.get().principal
         response.decision_id = await self._book.keep(query, answer, principal)
         if not query.rungs:

@@ -293,3 +293,15 @@ def test_who_may_not_call_is_refused_before_the_message_is_read() -> None:
         assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
     _with_server(work, table=AccessTable(default=Grant(methods=("Other",))))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_answer_that_cannot_be_sent_is_a_recorded_error(method: str) -> None:
+    async def work(channel: grpc.aio.Channel, kinds: Kinds, ended: Ended) -> None:
+        assert await _call(channel, method, _request())
+        with pytest.raises(grpc.aio.AioRpcError, match="at most 1024 are sent") as caught:
+            await _call(channel, method, _request(model="m" * 2000))
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert [call.code for call in ended.calls] == ["OK", "INVALID_ARGUMENT"]
+
+    _with_server(work, max_message_bytes=1024)

@@ -214,6 +214,28 @@ def test_a_message_over_the_limit_is_refused(local_backend: LocalBackend, rows: 
             client.decide("x" * 4096, history=rows.columns, history_times=rows.times)
 
 
+def test_an_answer_over_the_limit_is_refused_alone(local_backend: LocalBackend, rows: NamedRows) -> None:
+    large = _request(rows)
+    large.MergeFrom(decision_pb.DecideRequest(scenario_count=1000, return_scenarios=True))
+    small = _request(rows)
+    small.MergeFrom(decision_pb.DecideRequest(scenario_count=5, return_scenarios=True))
+    settings = _settings(max_message_bytes=20_000)
+    with background_server(local_backend, settings) as address, grpc.insecure_channel(address) as channel:
+        stub = decision_grpc.DecisionServiceStub(channel)
+        with pytest.raises(grpc.RpcError, match="at most 19744 are sent: ask for fewer") as caught:
+            stub.Decide(large, timeout=60)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        (violation,) = _detail(caught.value, error_details_pb2.BadRequest).field_violations
+        assert violation.field == "return_scenarios"
+        requests = [
+            decision_pb.DecideStreamRequest(correlation_id=name, request=request)
+            for name, request in (("large", large), ("small", small))
+        ]
+        answers = {one.correlation_id: one for one in stub.DecideStream(iter(requests), timeout=60)}
+    assert answers["large"].error.reason == "INVALID_INPUT"
+    assert answers["small"].response.scenario_count == 5
+
+
 def test_a_taken_port_is_one_clear_error(local_backend: LocalBackend) -> None:
     with background_server(local_backend, _settings()) as address:
         taken = load_settings(port=int(address.rpartition(":")[2]))
