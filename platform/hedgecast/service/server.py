@@ -207,6 +207,10 @@ def _options(settings: ServiceSettings) -> list[tuple[str, int]]:
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_time_ms", milliseconds(settings.keepalive_seconds)),
         ("grpc.keepalive_timeout_ms", milliseconds(settings.keepalive_timeout_seconds)),
+        # What counts in truth: without it a ping has a minute.
+        ("grpc.http2.ping_timeout_ms", milliseconds(settings.keepalive_timeout_seconds)),
+        # Else nobody asks a connection without calls, and a client that asks more than once in 2 h loses it.
+        ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.max_connection_idle_ms", milliseconds(settings.max_connection_idle_seconds)),
         ("grpc.max_connection_age_ms", milliseconds(settings.max_connection_age_seconds)),
         ("grpc.max_connection_age_grace_ms", milliseconds(settings.drain_seconds)),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import socket
+import struct
 import threading
 from pathlib import Path
 from typing import Any
@@ -234,6 +236,33 @@ def test_an_answer_over_the_limit_is_refused_alone(local_backend: LocalBackend, 
         answers = {one.correlation_id: one for one in stub.DecideStream(iter(requests), timeout=60)}
     assert answers["large"].error.reason == "INVALID_INPUT"
     assert answers["small"].response.scenario_count == 5
+
+
+@pytest.mark.parametrize("calling", [False, True])
+def test_a_connection_that_answers_no_ping_is_closed(local_backend: LocalBackend, calling: bool) -> None:
+    def frame(kind: int, flags: int, stream: int, content: bytes = b"") -> bytes:
+        return (
+            struct.pack(">I", len(content))[1:] + bytes((kind, flags)) + struct.pack(">I", stream) + content
+        )
+
+    headers = {
+        ":method": "POST", ":scheme": "http", ":path": "/hedgecast.rpc.v1.DecisionService/Decide",
+        ":authority": "here", "te": "trailers", "content-type": "application/grpc",
+    }  # fmt: skip
+    block = b"".join(
+        b"\0" + bytes((len(name),)) + name.encode() + bytes((len(value),)) + value.encode()
+        for name, value in headers.items()
+    )
+    settings = _settings(keepalive_seconds=0.3, keepalive_timeout_seconds=0.3)
+    with background_server(local_backend, settings) as address:
+        host, _, port = address.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=10.0) as connection:
+            # The preface, our settings and that we have seen the server's; the call's message never comes.
+            opening = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0) + frame(4, 1, 0)
+            connection.sendall(opening + (frame(1, 4, 1, block) if calling else b""))
+            with contextlib.suppress(ConnectionResetError):
+                while connection.recv(4096):
+                    pass
 
 
 def test_a_taken_port_is_one_clear_error(local_backend: LocalBackend) -> None:
