@@ -99,8 +99,10 @@ def test_what_does_not_fit_is_refused(address: str, rows: NamedRows) -> None:
             (answer.decision_id, dataclasses.replace(right, units=("MW",)), errors.DataError, "'MW'"),
         )
         for decision_id, realized, error, message in cases:
-            with pytest.raises(error, match=message):
+            with pytest.raises(error, match=message) as caught:
                 client.record_outcome(decision_id, realized)
+            # The field is one of the request that was made.
+            assert "own_scenarios" not in str(caught.value)
         validated = _decide(client, rows, validate_only=True)
         assert validated.decision_id == ""
         _decide(client, rows, request_id="same")
