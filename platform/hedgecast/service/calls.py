@@ -142,6 +142,8 @@ class Answered:
     """Name of the state; empty: nothing was solved."""
     rungs: tuple[str, ...] = ()
     """Ways in which load made the answer cheaper."""
+    reason: str = ""
+    """Why one of many requests has no answer; empty: it has one."""
 
     @classmethod
     def of(cls, answer: Message) -> Answered:
@@ -155,6 +157,8 @@ class Answered:
                 found["model_fingerprint"] = message.fingerprint  # type: ignore[attr-defined]
             elif kind == "Durations":
                 found["stages"] = dict(_stages(message))
+            elif kind == "StreamError":
+                found["reason"] = message.reason  # type: ignore[attr-defined]
             elif kind == "Degradation":
                 found["rungs"] = tuple(_rungs(message))
             elif kind == "Verdict":

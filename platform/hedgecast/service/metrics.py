@@ -156,6 +156,8 @@ class ServiceMetrics:
         if answered.verdict:
             self._verdicts.labels(answered.verdict).inc()
             self._iterations.labels(answered.backend).observe(answered.iterations)
+        if answered.reason in _FAILED_VERDICTS:
+            self._verdicts.labels(answered.reason).inc()
         if answered.batch_size:
             self._batch_sizes.labels(answered.model).observe(answered.batch_size)
         known = {stage: seconds for stage, seconds in answered.stages.items() if stage != _TOTAL}

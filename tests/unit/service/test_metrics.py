@@ -13,7 +13,9 @@ from hedgecast.client import Client
 from hedgecast.core import errors
 from hedgecast.outcomes import Figures, Performance, performance_of
 from hedgecast.rpc.codec import NamedRows
+from hedgecast.rpc.v1 import decision_service_pb2 as decision_pb
 from hedgecast.service.background import background_server
+from hedgecast.service.calls import Call
 from hedgecast.service.local import LocalBackend
 from hedgecast.service.metrics import ServiceMetrics
 from hedgecast.service.settings import load_settings
@@ -126,3 +128,14 @@ def test_a_missing_provider_is_told() -> None:
     assert metrics.registry.get_sample_value(name, {"provider": "CUDAExecutionProvider"}) is None
     metrics.set_missing_providers(("CUDAExecutionProvider",))
     assert metrics.registry.get_sample_value(name, {"provider": "CUDAExecutionProvider"}) == 1
+
+
+def test_a_solve_that_failed_within_a_stream_is_counted() -> None:
+    metrics = ServiceMetrics()
+    call = Call(method="DecideStream", service="s", request_id="r", incident="i")
+    for reason in ("INFEASIBLE", "INVALID_DATA"):
+        answer = decision_pb.DecideStreamResponse(error=decision_pb.StreamError(reason=reason))
+        metrics.answered(call, call.answered(answer))
+    verdicts = "hedgecast_solver_verdicts_total"
+    assert metrics.registry.get_sample_value(verdicts, {"verdict": "INFEASIBLE"}) == 1
+    assert metrics.registry.get_sample_value(verdicts, {"verdict": "INVALID_DATA"}) is None
