@@ -250,7 +250,8 @@ class DecideResponse(_message.Message):
     request_id: _builtins.str
     """The request's id, or the one the server made."""
     decision_id: _builtins.str
-    """Under which the outcome can be recorded. Empty: the server keeps none, or
+    """Under which the outcome can be recorded. Empty: the server keeps none, the
+    scenarios are the caller's, the decision is one of DecideUntilCertified, or
     `validate_only`.
     """
     @_builtins.property
