@@ -1,4 +1,6 @@
-"""The audit log: one JSON line for every call, who did what with which outcome, and no payload.
+"""The audit log: who did what with which outcome, and no payload.
+
+One JSON line for every call, and one for every answer of a call that asks for many.
 
 Calls never wait for the disk: records go through a bounded queue to a thread. When the queue is full
 records are left out, and the next line says how many.
@@ -23,6 +25,8 @@ from hedgecast.service.settings import ServiceSettings
 
 _QUEUE_LENGTH = 8192
 _ENCODING = "utf-8"
+# A correlation id that is refused may be as long as a message.
+_LONGEST_ID = 64
 
 log = logging.getLogger(__name__)
 
@@ -88,21 +92,27 @@ class AuditLog:
         """Nothing: a record is written when the outcome is known."""
 
     def answered(self, call: Call, answered: Answered) -> None:
-        """Nothing: the call keeps what the record needs."""
+        """Hand over the record of one of many requests; for one alone the call keeps what is needed."""
+        if answered.correlation_id is not None:
+            self._hand_over(_answer_record(call, answered))
 
     def ended(self, call: Call) -> None:
-        """Hand the record over, or count it as left out."""
-        try:
-            self._waiting.put_nowait(_record(call))
-        except queue.Full:
-            self._dropped += 1
-            self._on_drop()
+        """Hand the call's record over."""
+        self._hand_over(_record(call))
 
     def close(self) -> None:
         """Write what waits, then close the file."""
         self._waiting.put(None)
         self._thread.join()
         self._file.close()
+
+    def _hand_over(self, record: dict[str, object]) -> None:
+        """Let the thread write it, or count it as left out."""
+        try:
+            self._waiting.put_nowait(record)
+        except queue.Full:
+            self._dropped += 1
+            self._on_drop()
 
     def _write_all(self) -> None:
         told = 0
@@ -166,6 +176,26 @@ def _record(call: Call) -> dict[str, object]:
         "outcome": call.code,
         "reason": call.reason,
         "incident": call.incident if call.reason else "",
+    }
+
+
+def _answer_record(call: Call, answered: Answered) -> dict[str, object]:
+    seconds = answered.stages.get("total")
+    return {
+        "time": _now(),
+        "event": "stream_answer",
+        "principal": call.principal,
+        "method": call.method,
+        # The call's, which its own line has too.
+        "request_id": call.request_id,
+        "correlation_id": (answered.correlation_id or "")[:_LONGEST_ID],
+        "model": answered.model or call.asked_model,
+        "model_fingerprint": answered.model_fingerprint,
+        "fingerprint": answered.fingerprint,
+        "duration_seconds": None if seconds is None else round(seconds, 6),
+        "outcome": answered.code,
+        "reason": answered.reason,
+        "incident": answered.incident,
     }
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
+from google.rpc import code_pb2
 
 from hedgecast.rpc.codec import decode_duration
 from hedgecast.service.requests import DEFAULT_DRAW_LIMIT, draws_asked_for
@@ -47,6 +48,8 @@ class Call:
     """Who calls; empty: refused before that was known."""
     model: str = ""
     """As asked for; NAME@VERSION once that is known."""
+    asked_model: str = ""
+    """What the request asked for whose answer is noted next, where a call has many."""
     model_fingerprint: str = ""
     fingerprint: str = ""
     """Of the scenarios of the last answer."""
@@ -82,6 +85,13 @@ class Call:
         elif named == "":
             question.request_id = self.request_id  # type: ignore[attr-defined]
         return asked
+
+    def answers_next(self, asked_model: str) -> None:
+        """Say what the request asked for, of many, whose answer comes next.
+
+        An answer names its request by the caller's id for it, which may stand for several requests.
+        """
+        self.asked_model = asked_model[:_LONGEST_TEXT]
 
     def answered(self, answer: Message) -> Answered:
         """Note an answer and return what it tells."""
@@ -142,8 +152,14 @@ class Answered:
     """Name of the state; empty: nothing was solved."""
     rungs: tuple[str, ...] = ()
     """Ways in which load made the answer cheaper."""
+    correlation_id: str | None = None
+    """Names one of many requests, as the caller wrote it; None: the call has one."""
+    code: str = "OK"
+    """Of one of many: the name of the gRPC status that it would have had alone."""
     reason: str = ""
     """Why one of many requests has no answer; empty: it has one."""
+    incident: str = ""
+    """Under which the log has that."""
 
     @classmethod
     def of(cls, answer: Message) -> Answered:
@@ -158,7 +174,11 @@ class Answered:
             elif kind == "Durations":
                 found["stages"] = dict(_stages(message))
             elif kind == "StreamError":
+                found["code"] = code_pb2.Code.Name(message.code)  # type: ignore[attr-defined]
                 found["reason"] = message.reason  # type: ignore[attr-defined]
+                found["incident"] = message.incident_id  # type: ignore[attr-defined]
+            elif "correlation_id" in fields:
+                found["correlation_id"] = message.correlation_id  # type: ignore[attr-defined]
             elif kind == "Degradation":
                 found["rungs"] = tuple(_rungs(message))
             elif kind == "Verdict":

@@ -12,7 +12,7 @@ from typing import TypeAlias, TypeVar
 
 import grpc.aio
 
-from hedgecast.core.errors import InputError
+from hedgecast.core.errors import HedgecastError, InputError
 from hedgecast.rpc.pieces import Piece
 from hedgecast.rpc.v1 import decision_service_pb2 as decision_pb
 from hedgecast.rpc.v1 import decision_service_pb2_grpc as decision_grpc
@@ -121,23 +121,15 @@ class DecisionServicer(decision_grpc.DecisionServiceServicer):
 
         async def one(
             request: decision_pb.DecideStreamRequest | Refused,
-        ) -> decision_pb.DecideStreamResponse:
+        ) -> tuple[str, decision_pb.DecideStreamResponse]:
+            refusal = request.error if isinstance(request, Refused) else None
             message = request.message if isinstance(request, Refused) else request
-            started = time.perf_counter()
-            try:
-                if isinstance(request, Refused):
-                    raise request.error
-                response = await self._decide(stream_question(message), context)
-            except Exception as error:  # noqa: BLE001 - the boundary of one request among many
-                return self._failed(message.correlation_id, error)
-            # A call by itself has its own line.
-            milliseconds = 1e3 * (time.perf_counter() - started)
-            log.info("request %s of a stream answered in %.1f ms", response.request_id, milliseconds)
-            return decision_pb.DecideStreamResponse(correlation_id=message.correlation_id, response=response)
+            return message.request.model, await self._one_of_many(message, refusal, context)
 
         answers = answered(request_iterator, one, most=self._settings.max_stream_requests)
         async with contextlib.aclosing(answers):
-            async for answer in answers:
+            async for asked_model, answer in answers:
+                CURRENT_CALL.get().answers_next(asked_model)
                 yield answer
 
     async def RecordOutcome(  # noqa: N802 - the stub's name
@@ -175,6 +167,21 @@ class DecisionServicer(decision_grpc.DecisionServiceServicer):
             # Pairs of two versions are of full answers.
             await self._canary.follow(query, answer.model, response.decision_id, principal)
         return response
+
+    async def _one_of_many(
+        self, message: decision_pb.DecideStreamRequest, refusal: HedgecastError | None, context: _Context
+    ) -> decision_pb.DecideStreamResponse:
+        started = time.perf_counter()
+        try:
+            if refusal is not None:
+                raise refusal
+            response = await self._decide(stream_question(message), context)
+        except Exception as error:  # noqa: BLE001 - the boundary of one request among many
+            return self._failed(message.correlation_id, error)
+        # A call by itself has its own line.
+        milliseconds = 1e3 * (time.perf_counter() - started)
+        log.info("request %s of a stream answered in %.1f ms", response.request_id, milliseconds)
+        return decision_pb.DecideStreamResponse(correlation_id=message.correlation_id, response=response)
 
     async def finish(self) -> None:
         """Wait for what nobody waits for: shadows under way."""

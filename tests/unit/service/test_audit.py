@@ -9,11 +9,15 @@ import stat
 import threading
 from pathlib import Path
 
+import grpc
 import pytest
 
 from hedgecast.client import Client
 from hedgecast.core import errors
+from hedgecast.rpc import codec
 from hedgecast.rpc.codec import NamedRows
+from hedgecast.rpc.v1 import decision_service_pb2 as decision_pb
+from hedgecast.rpc.v1 import decision_service_pb2_grpc as decision_grpc
 from hedgecast.service.audit import AuditLog
 from hedgecast.service.background import background_server
 from hedgecast.service.calls import Call
@@ -65,6 +69,63 @@ def test_a_server_writes_who_what_and_the_outcome_and_no_payload(
     assert "wrong" not in text
     assert "load" not in text, "no column of the request"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_every_answer_of_a_stream_has_its_line(
+    local_backend: LocalBackend, rows: NamedRows, tmp_path: Path
+) -> None:
+    path, table = tmp_path / "audit.jsonl", tmp_path / "access.toml"
+    table.write_text('[default]\nmodels = ["last_day", "no_model"]\n')
+
+    def request(name: str, model: str) -> decision_pb.DecideStreamRequest:
+        question = {
+            "model": model,
+            "scenario_count": 20,
+            "gap_replication_count": 0,
+            "request_id": f"q{model}",
+        }
+        history = codec.encode_rows(rows)
+        return decision_pb.DecideStreamRequest(
+            correlation_id=name,
+            request=decision_pb.DecideRequest(history=history, **question),  # type: ignore[arg-type]
+        )
+
+    # One id for two requests must not hide what one of them asked for.
+    requests = [
+        request("a", "last_day"),
+        request("a", "secret"),
+        request("b", "no_model"),
+        request("l" * 999, "last_day"),
+        decision_pb.DecideStreamRequest(correlation_id="c"),
+    ]
+    settings = load_settings(port=0, audit_file=path, access_file=table)
+    with background_server(local_backend, settings) as address, grpc.insecure_channel(address) as channel:
+        stub = decision_grpc.DecisionServiceStub(channel)
+        metadata = (("x-request-id", "the-call"),)
+        answers = list(stub.DecideStream(iter(requests), timeout=60, metadata=metadata))
+    *lines, last = _lines(path)
+    assert (last["event"], last["outcome"], last["answer_count"]) == ("call", "OK", len(requests))
+    told = {(line["correlation_id"], line["model"], line["outcome"], line["reason"]) for line in lines}
+    assert told == {
+        ("a", "last_day@3", "OK", ""),
+        ("a", "secret", "PERMISSION_DENIED", "PERMISSION_DENIED"),
+        ("b", "no_model", "NOT_FOUND", "MODEL_NOT_FOUND"),
+        ("l" * 64, "last_day", "INVALID_ARGUMENT", "INVALID_INPUT"),
+        ("c", "", "INVALID_ARGUMENT", "INVALID_INPUT"),
+    }
+    assert all(
+        (line["event"], line["method"], line["principal"], line["request_id"])
+        == ("stream_answer", "DecideStream", "anonymous", "the-call")
+        for line in lines
+    )
+    assert [line["incident"] for line in lines] == [answer.error.incident_id for answer in answers]
+    (decided,) = [answer.response for answer in answers if answer.HasField("response")]
+    (good,) = [line for line in lines if line["outcome"] == "OK"]
+    assert (good["model_fingerprint"], good["fingerprint"]) == ("f" * 64, decided.scenario_fingerprint)
+    total = codec.decode_duration(decided.durations.total_duration)
+    assert good["duration_seconds"] == pytest.approx(total, abs=1e-6)
+    assert {line["duration_seconds"] for line in lines if line is not good} == {None}
+    assert "load" not in path.read_text(), "no column of a request"
 
 
 def test_full_files_are_put_aside_and_old_ones_go(tmp_path: Path) -> None:
