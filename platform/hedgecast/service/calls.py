@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2
 
 from hedgecast.rpc.codec import decode_duration
-from hedgecast.service.requests import DEFAULT_DRAW_LIMIT, draws_asked_for
+from hedgecast.service.requests import draws_asked_for
 
 REQUEST_ID_KEY = "x-request-id"
 CURRENT_CALL: contextvars.ContextVar[Call] = contextvars.ContextVar("hedgecast_call")
@@ -71,9 +71,9 @@ class Call:
         """Fix the duration."""
         self.seconds = time.monotonic() - self.started
 
-    def asked(self, request: Message) -> Asked:
+    def asked(self, request: Message, max_scenarios: int) -> Asked:
         """Note a request, give it the call's id where it has none, and return what it asks for."""
-        asked = Asked.of(request)
+        asked = Asked.of(request, max_scenarios)
         self.requests += 1
         self.scenarios += asked.scenarios
         if asked.models:
@@ -113,8 +113,15 @@ class Asked:
     """To draw or to work on, replications included; the default where the request leaves it open."""
 
     @classmethod
-    def of(cls, request: Message) -> Asked:
-        """Read from ``request`` and the messages of ours that it holds."""
+    def of(cls, request: Message, max_scenarios: int) -> Asked:
+        """Read from ``request`` and the messages of ours that it holds.
+
+        Parameters
+        ----------
+        request : Message
+        max_scenarios : int
+            Most scenarios of one request: defaults are no more.
+        """
         models = []
         scenarios = 0
         staged = False
@@ -125,9 +132,9 @@ class Asked:
                 models.append(model)
             if "draw_limit" in fields:
                 # All stages of it, whatever the question inside says.
-                scenarios, staged = max(message.draw_limit, 0) or DEFAULT_DRAW_LIMIT, True  # type: ignore[attr-defined]
+                scenarios, staged = draws_asked_for(message, max_scenarios), True
             elif "scenario_count" in fields and not staged and not getattr(message, "validate_only", False):
-                scenarios += draws_asked_for(message)
+                scenarios += draws_asked_for(message, max_scenarios)
         return cls(models=tuple(models), scenarios=scenarios)
 
 

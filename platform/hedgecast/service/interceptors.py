@@ -136,7 +136,7 @@ class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         raise InputError("the call ended without a request message")
 
     def _admit(self, call: Call, request: Any) -> None:
-        asked = call.asked(request)
+        asked = call.asked(request, self._settings.max_scenarios)
         # What is logged from here on has the id that the request brought.
         REQUEST_ID.set(call.request_id)
         self._access.charge(call.principal, asked.models, asked.scenarios)

@@ -27,7 +27,7 @@ DEFAULT_REPLICATIONS = 5
 # The replications of more scenarios than this would be most of an answer's time.
 _MOST_REPLICATED_BY_DEFAULT = 1_000
 _REPLICATIONS = (2, 50)
-DEFAULT_DRAW_LIMIT = 10_000
+_DEFAULT_DRAW_LIMIT = 10_000
 # Draws of one certification, in largest requests.
 _REQUESTS_WORTH = 10
 _FIRST_SAMPLE = 50
@@ -128,14 +128,18 @@ def _target(value: float, field: str) -> float:
 
 
 def _draw_limit(count: int, most: int) -> int:
-    limit = _REQUESTS_WORTH * most
+    limit, usual = _REQUESTS_WORTH * most, _usual_draw_limit(most)
     if not 0 <= count <= limit:
         raise InputError(
-            f"draw_limit is {count}: must be from 1 to {limit}, or 0 for {min(DEFAULT_DRAW_LIMIT, limit)}",
+            f"draw_limit is {count}: must be from 1 to {limit}, or 0 for {usual}",
             field="draw_limit",
             limit=limit,
         )
-    return count or min(DEFAULT_DRAW_LIMIT, limit)
+    return count or usual
+
+
+def _usual_draw_limit(most: int) -> int:
+    return min(_DEFAULT_DRAW_LIMIT, _REQUESTS_WORTH * most)
 
 
 def stream_question(message: decision_pb.DecideStreamRequest) -> decision_pb.DecideRequest:
@@ -172,22 +176,35 @@ def realized_of(message: decision_pb.RecordOutcomeRequest, settings: ServiceSett
     return dataclasses.replace(scenarios, probabilities=None)
 
 
-def draws_asked_for(message: Any) -> int:
-    """Scenarios that a request with a ``scenario_count`` makes the service draw or work on, for quotas."""
+def draws_asked_for(message: Any, limit: int) -> int:
+    """Scenarios that a request makes the service draw or work on, for quotas.
+
+    Parameters
+    ----------
+    message : Message
+        With a ``scenario_count``, or with a ``draw_limit``, which covers all stages.
+    limit : int
+        Most scenarios of one request: what is left open is never more.
+    """
     fields = message.DESCRIPTOR.fields_by_name
-    count = max(message.scenario_count, 0) or DEFAULT_SCENARIO_COUNT
+    if "draw_limit" in fields:
+        return int(max(message.draw_limit, 0) or _usual_draw_limit(limit))
+    streamed = "first_batch_index" in fields
+    # A stream's limit is another one, far above the default.
+    usual = DEFAULT_SCENARIO_COUNT if streamed else min(DEFAULT_SCENARIO_COUNT, limit)
+    count = max(message.scenario_count, 0) or usual
     if "own_scenarios" in fields and message.HasField("own_scenarios"):
         shape = message.own_scenarios.paths.shape
         return max(int(shape[0]), 0) if shape else 0
     if "candidates" in fields:
         return 2 * int(count)
-    if "first_batch_index" in fields and not message.reduce_to and not message.HasField("tree"):
+    if streamed and not message.reduce_to and not message.HasField("tree"):
         # Only of scenarios as they are drawn: fewer of them, or a tree, are made of all whatever is sent.
         left_out = max(message.first_batch_index, 0) * max(message.batch_scenario_count, 0)
         return max(int(count - left_out), 0)
     if "gap_replication_count" in fields:
         asked = message.HasField("gap_replication_count")
-        replications = message.gap_replication_count if asked else _usual_replications(message, count)
+        replications = message.gap_replication_count if asked else _usual_replications(message, count, limit)
         return int(count * (1 + max(replications, 0)))
     return int(count)
 
@@ -216,8 +233,7 @@ def _replications(
 ) -> int:
     limit = settings.max_scenarios
     if not message.HasField("gap_replication_count"):
-        usual = _usual_replications(message, scenarios)
-        return usual if scenarios * (1 + usual) <= limit else 0
+        return _usual_replications(message, scenarios, limit)
     count, field = message.gap_replication_count, "gap_replication_count"
     if count == 0:
         return 0
@@ -244,10 +260,11 @@ def _replications(
     return count
 
 
-def _usual_replications(message: decision_pb.DecideRequest, scenarios: int) -> int:
+def _usual_replications(message: decision_pb.DecideRequest, scenarios: int, limit: int) -> int:
     plain = not message.HasField("own_scenarios") and not message.validate_only
     neutral = message.risk.WhichOneof("measure") in (None, "expectation")
-    return DEFAULT_REPLICATIONS if plain and neutral and scenarios <= _MOST_REPLICATED_BY_DEFAULT else 0
+    few = scenarios <= _MOST_REPLICATED_BY_DEFAULT and scenarios * (1 + DEFAULT_REPLICATIONS) <= limit
+    return DEFAULT_REPLICATIONS if plain and neutral and few else 0
 
 
 def _levels(message: decision_pb.DecideRequest) -> tuple[float, ...]:

@@ -18,7 +18,9 @@ from hedgecast.rpc.v1 import decision_service_pb2 as decision_pb
 from hedgecast.rpc.v1 import decision_service_pb2_grpc as decision_grpc
 from hedgecast.service.access import AccessBook, AccessTable, Grant
 from hedgecast.service.background import background_server
+from hedgecast.service.calls import Asked
 from hedgecast.service.local import LocalBackend
+from hedgecast.service.requests import certify_terms, decide_query
 from hedgecast.service.settings import ServiceSettings, load_settings
 
 TABLE = """
@@ -169,6 +171,33 @@ def test_a_server_holds_its_callers_to_the_table(
             assert unlisted.models()
             with pytest.raises(errors.PermissionDeniedError, match="may not call Decide"):
                 unlisted.decide("last_day@champion", **ask)
+
+
+@pytest.mark.parametrize(
+    ("fields", "max_scenarios", "charged"),
+    [
+        ({"scenario_count": 100}, 600, 600),
+        ({"scenario_count": 100}, 599, 100),
+        ({"scenario_count": 100, "gap_replication_count": 2}, 599, 300),
+        ({}, 1200, 1200),
+        ({}, 150, 150),
+    ],
+)
+def test_charged_is_what_is_drawn_below_the_default_limit(
+    rows: NamedRows, fields: dict[str, int], max_scenarios: int, charged: int
+) -> None:
+    request = _request(rows, **fields)
+    assert Asked.of(request, max_scenarios).scenarios == charged
+    query = decide_query(request, ServiceSettings(max_scenarios=max_scenarios), deadline_seconds=10.0)
+    assert query.draw_count == charged
+
+
+def test_a_certified_decision_is_charged_with_what_it_may_draw(rows: NamedRows) -> None:
+    for max_scenarios, charged in ((10_000, 10_000), (150, 1_500)):
+        message = decision_pb.DecideUntilCertifiedRequest(request=_request(rows), target_gap=1.0)
+        assert Asked.of(message, max_scenarios).scenarios == charged
+        settings = ServiceSettings(max_scenarios=max_scenarios)
+        assert certify_terms(message, settings, deadline_seconds=10.0)[1].draw_limit == charged
 
 
 def test_rate_and_quota_come_with_their_delay(

@@ -246,7 +246,7 @@ TREE = scenario_pb.TreeShape(stage_starts=[0, 2], branching=[3, 2])
 def test_quotas_are_charged_with_what_is_drawn(
     rows: NamedRows, fields: dict[str, object], charged: int
 ) -> None:
-    assert Asked.of(_request(rows, batch_scenario_count=100, **fields)).scenarios == charged
+    assert Asked.of(_request(rows, batch_scenario_count=100, **fields), 10_000).scenarios == charged
 
 
 @pytest.mark.parametrize(
