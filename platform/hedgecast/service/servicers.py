@@ -198,8 +198,9 @@ class DecisionServicer(decision_grpc.DecisionServiceServicer):
             error,
             exc_info=None if public else error,
         )
+        delay = self._settings.retry_delay_seconds
         return decision_pb.DecideStreamResponse(
-            correlation_id=correlation_id, error=stream_error(error, incident)
+            correlation_id=correlation_id, error=stream_error(error, incident, retry_delay_seconds=delay)
         )
 
     def _seconds(self, context: _Context) -> float:

@@ -70,14 +70,23 @@ def canary_message(second: ModelDescription, found: Recommendation) -> model_pb.
     )
 
 
-def stream_error(error: Exception, incident: str) -> decision_pb.StreamError:
-    """What the status of a call of its own would have been."""
-    status = status_of(error, incident=incident, retry_delay_seconds=0.0)
-    info = error_details_pb2.ErrorInfo()
-    status.details[0].Unpack(info)
-    return decision_pb.StreamError(
-        code=status.code, reason=info.reason, message=status.message, incident_id=incident
+def stream_error(error: Exception, incident: str, *, retry_delay_seconds: float) -> decision_pb.StreamError:
+    """What the status of a call of its own would have been; see `status_of`."""
+    status = status_of(error, incident=incident, retry_delay_seconds=retry_delay_seconds)
+    message = decision_pb.StreamError(code=status.code, message=status.message, incident_id=incident)
+    info, request, retry = (
+        error_details_pb2.ErrorInfo(),
+        error_details_pb2.BadRequest(),
+        error_details_pb2.RetryInfo(),
     )
+    for detail in status.details:
+        if detail.Unpack(info):
+            message.reason = info.reason
+        elif detail.Unpack(request):
+            message.field = request.field_violations[0].field
+        elif detail.Unpack(retry):
+            message.retry_delay.CopyFrom(retry.retry_delay)
+    return message
 
 
 def _mean(found: Mean) -> model_pb.SeriesMean:

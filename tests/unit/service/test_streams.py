@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import grpc
 import pytest
 
+from hedgecast.core.errors import OverloadedError, RateLimitedError
 from hedgecast.rpc import codec
 from hedgecast.rpc.codec import NamedRows
 from hedgecast.rpc.v1 import decision_service_pb2 as decision_pb
@@ -16,6 +18,7 @@ from hedgecast.rpc.v1 import decision_service_pb2_grpc as decision_grpc
 from hedgecast.service.background import background_server
 from hedgecast.service.local import LocalBackend
 from hedgecast.service.settings import ServiceSettings, load_settings
+from hedgecast.service.settled import stream_error
 from hedgecast.service.streams import answered, read_ahead
 
 
@@ -200,6 +203,9 @@ def test_one_bad_request_fails_alone(channel: grpc.Channel, rows: NamedRows) -> 
         "f": "INVALID_INPUT",
         "g": "INFEASIBLE",
     }
+    fields = {name: answers[name].error.field for name in reasons}
+    assert fields == {"b": "model", "d e": "correlation_id", "f": "request", "g": ""}
+    assert not any(answers[name].error.HasField("retry_delay") for name in reasons)
     assert answers["b"].error.code == grpc.StatusCode.NOT_FOUND.value[0]
     assert "last_day@3" in answers["b"].error.message
     assert len(answers["b"].error.incident_id) == 32
@@ -231,7 +237,18 @@ def test_what_the_caller_may_not_ask_fails_alone(
     assert answers["first"].HasField("response")
     assert answers["second"].HasField("response")
     assert answers["others"].error.reason == "PERMISSION_DENIED"
+    assert answers["others"].error.field == "model"
     assert answers["too much"].error.reason == "RATE_LIMITED"
+    # Ten scenarios are missing, at 50 a minute.
+    assert 0.0 < codec.decode_duration(answers["too much"].error.retry_delay) <= 12.0
+
+
+def test_an_error_that_knows_no_delay_has_that_of_the_settings() -> None:
+    busy = stream_error(OverloadedError("full"), "i", retry_delay_seconds=0.75)
+    assert codec.decode_duration(busy.retry_delay) == 0.75
+    # More than is ever granted: waiting does not help.
+    never = stream_error(RateLimitedError("never", retry_seconds=math.inf), "i", retry_delay_seconds=0.75)
+    assert not never.HasField("retry_delay")
 
 
 def test_a_thousand_questions_on_one_call(channel: grpc.Channel, rows: NamedRows) -> None:

@@ -744,6 +744,8 @@ class StreamError(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     INCIDENT_ID_FIELD_NUMBER: _builtins.int
+    FIELD_FIELD_NUMBER: _builtins.int
+    RETRY_DELAY_FIELD_NUMBER: _builtins.int
     code: _builtins.int
     """Number of the canonical gRPC code."""
     reason: _builtins.str
@@ -752,6 +754,16 @@ class StreamError(_message.Message):
     """What happened and what to do, for people."""
     incident_id: _builtins.str
     """Id under which the server's log has it."""
+    field: _builtins.str
+    """Path of the field at fault in the request, as in google.rpc.BadRequest.
+    Empty: no single one is.
+    """
+    @_builtins.property
+    def retry_delay(self) -> _duration_pb2.Duration:
+        """How long to wait before the request is sent again, as in
+        google.rpc.RetryInfo. Not set: no retry is advised.
+        """
+
     def __init__(
         self,
         *,
@@ -759,10 +771,12 @@ class StreamError(_message.Message):
         reason: _builtins.str = ...,
         message: _builtins.str = ...,
         incident_id: _builtins.str = ...,
+        field: _builtins.str = ...,
+        retry_delay: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retry_delay", b"retry_delay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "incident_id", b"incident_id", "message", b"message", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "field", b"field", "incident_id", b"incident_id", "message", b"message", "reason", b"reason", "retry_delay", b"retry_delay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
