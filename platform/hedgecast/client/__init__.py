@@ -28,6 +28,13 @@ from hedgecast.client.answers import (
 from hedgecast.client.asynchronous import AsyncClient
 from hedgecast.client.blocking import Client
 from hedgecast.client.channel import TlsFiles
+from hedgecast.client.performance import (
+    CanaryFigures,
+    CoverageFigures,
+    DriftFigures,
+    ModelPerformance,
+    OutcomeMean,
+)
 from hedgecast.client.requests import (
     CertifyOptions,
     DecideOptions,
@@ -40,14 +47,17 @@ from hedgecast.client.scenarios import GeneratedScenarios, ReductionFigures
 
 __all__ = [
     "AsyncClient",
+    "CanaryFigures",
     "CertifiedDecision",
     "CertifyOptions",
     "Client",
     "ConstraintPrice",
+    "CoverageFigures",
     "DecideOptions",
     "DecisionAnswer",
     "Degradation",
     "Difference",
+    "DriftFigures",
     "EvaluateOptions",
     "EvaluationAnswer",
     "ExplainOptions",
@@ -55,6 +65,8 @@ __all__ = [
     "GapBound",
     "GeneratedScenarios",
     "ModelInfo",
+    "ModelPerformance",
+    "OutcomeMean",
     "PlanEvaluation",
     "Question",
     "RecordedOutcome",

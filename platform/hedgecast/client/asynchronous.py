@@ -22,6 +22,7 @@ from hedgecast.client.answers import (
     ScenarioArrays,
 )
 from hedgecast.client.channel import RetryBudget, Terms, TlsFiles, pause_before_retry, typed
+from hedgecast.client.performance import ModelPerformance, model_performance
 from hedgecast.client.reading import (
     certified_decision,
     decision_answer,
@@ -275,6 +276,19 @@ class AsyncClient:
     async def model(self, name: str) -> ModelInfo:
         """The model that NAME, NAME@ALIAS or NAME@VERSION means."""
         return model_info(await self._call(self._models.GetModel, model_pb.GetModelRequest(name=name), None))
+
+    async def performance(self, name: str) -> ModelPerformance:
+        """What decisions of the version that NAME, NAME@ALIAS or NAME@VERSION means were worth.
+
+        Raises
+        ------
+        DecisionNotFoundError
+            No outcome of it is recorded.
+        NotOfferedError
+            The service keeps no outcomes.
+        """
+        request = model_pb.GetModelPerformanceRequest(name=name)
+        return model_performance(await self._call(self._models.GetModelPerformance, request, None))
 
     async def _batches(self, assembly: Assembly, options: ScenarioOptions) -> AsyncGenerator[Any, None]:
         seconds = options.get("deadline_seconds") or self._terms.deadline_seconds

@@ -19,6 +19,7 @@ from hedgecast.client.answers import (
     ScenarioArrays,
 )
 from hedgecast.client.channel import RetryBudget, Terms, TlsFiles, pause_before_retry, typed
+from hedgecast.client.performance import ModelPerformance, model_performance
 from hedgecast.client.reading import (
     certified_decision,
     decision_answer,
@@ -284,6 +285,19 @@ class Client:
     def model(self, name: str) -> ModelInfo:
         """The model that NAME, NAME@ALIAS or NAME@VERSION means."""
         return model_info(self._call(self._models.GetModel, model_pb.GetModelRequest(name=name), None))
+
+    def performance(self, name: str) -> ModelPerformance:
+        """What decisions of the version that NAME, NAME@ALIAS or NAME@VERSION means were worth.
+
+        Raises
+        ------
+        DecisionNotFoundError
+            No outcome of it is recorded.
+        NotOfferedError
+            The service keeps no outcomes.
+        """
+        request = model_pb.GetModelPerformanceRequest(name=name)
+        return model_performance(self._call(self._models.GetModelPerformance, request, None))
 
     def _batches(self, assembly: Assembly, options: ScenarioOptions) -> Iterator[Any]:
         seconds = options.get("deadline_seconds") or self._terms.deadline_seconds
