@@ -46,12 +46,13 @@ from hedgecast.client.requests import (
     outcome_request,
 )
 from hedgecast.client.scenarios import Assembly, GeneratedScenarios, scenario_call
+from hedgecast.client.stream import AsyncDecisionStreams
 from hedgecast.rpc.v1 import decision_service_pb2_grpc as decision_grpc
 from hedgecast.rpc.v1 import model_service_pb2 as model_pb
 from hedgecast.rpc.v1 import model_service_pb2_grpc as model_grpc
 
 
-class AsyncClient:
+class AsyncClient(AsyncDecisionStreams):
     """A connection to a hedgecast service from an event loop; an async context manager.
 
     Many calls may be under way at once. Parameters and errors are those of `Client`.

@@ -43,12 +43,13 @@ from hedgecast.client.requests import (
     outcome_request,
 )
 from hedgecast.client.scenarios import Assembly, GeneratedScenarios, scenario_call
+from hedgecast.client.stream import DecisionStreams
 from hedgecast.rpc.v1 import decision_service_pb2_grpc as decision_grpc
 from hedgecast.rpc.v1 import model_service_pb2 as model_pb
 from hedgecast.rpc.v1 import model_service_pb2_grpc as model_grpc
 
 
-class Client:
+class Client(DecisionStreams):
     """A connection to a hedgecast service; a context manager, safe to share between threads.
 
     Parameters
