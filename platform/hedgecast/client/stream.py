@@ -13,6 +13,7 @@ from hedgecast.client.reading import decision_answer
 from hedgecast.client.requests import DecideOptions, decide_request
 from hedgecast.core import errors
 from hedgecast.core.errors import ConfigError, HedgecastError
+from hedgecast.rpc.codec import decode_duration
 from hedgecast.rpc.v1 import decision_service_pb2 as decision_pb
 
 StreamRequest = tuple[str, str, DecideOptions]
@@ -193,4 +194,9 @@ def _stream_error(message: decision_pb.StreamError) -> HedgecastError:
     """The service's error again, of the class where it was raised."""
     status = next((code.name for code in grpc.StatusCode if code.value[0] == message.code), "UNKNOWN")
     cls = errors.class_of(message.reason) or errors.ServiceError
-    return cls(message.message, grpc_status=status, incident=message.incident_id)
+    facts: dict[str, object] = {"grpc_status": status, "incident": message.incident_id}
+    if message.field:
+        facts["field"] = message.field
+    if message.HasField("retry_delay"):
+        facts["retry_seconds"] = decode_duration(message.retry_delay)
+    return cls(message.message, **facts)

@@ -63,6 +63,9 @@ def _check(found: list[StreamAnswer], client: Client, ask: DecideOptions) -> Non
     assert unknown.facts["grpc_status"] == "NOT_FOUND"
     assert len(str(unknown.facts["incident"])) == 32
     assert "alpha = 1.5" in str(answers["risk"])
+    nameless = answers["no id"]
+    assert isinstance(nameless, errors.InputError)
+    assert nameless.facts["field"] == "correlation_id"
     for name, options in (("a", {"seed": 1}), ("b", {"seed": 2, "given": {"capacity": 38.0}})):
         alone, one = client.decide("last_day", **{**ask, **options}), answers[name]  # type: ignore[typeddict-item]
         assert isinstance(one, DecisionAnswer)
