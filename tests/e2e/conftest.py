@@ -39,7 +39,7 @@ def _set(settings: dict[str, float]) -> list[str]:
 
 
 def _values(study: str, gateway: int, health: int) -> dict[str, Any]:
-    few = ["--scenarios", "20"]
+    few = ["--scenarios", "50"]
     return {
         "studies": [{"name": "tiny", "model": "tiny@1", "file": study}],
         "gateway": {

@@ -268,7 +268,7 @@ def test_a_submitted_job_goes_on_with_a_run_that_was_given_up_and_registers(
             str(working),
             "--",
         ],
-        *[str(BIN / "hedgecast"), "train", study.name, *settings, "--workers", "1", "--scenarios", "20"],
+        *[str(BIN / "hedgecast"), "train", study.name, *settings, "--workers", "1", "--scenarios", "50"],
         *["--storage", str(folder / "runs"), "--run-name", stopped, "--registry", str(folder / "registry")],
     ]
     ran = subprocess.run(
