@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -150,14 +149,12 @@ def _jobs(entry: Entry, methods: tuple[str, ...], counts: tuple[int, ...], seeds
             estimator=None,
             baseline=entry.baseline,
         )
-    # A trial is kept while its task file stays as it is; what task files share and the tables count too.
-    shared = _digest(TASKS / "small.py")
+    # A trial is kept while its files stay as they are.
     source = {
         "file": str(TASKS / entry.file),
         "function": "task",
         "arguments": entry.arguments,
-        "shared": shared,
-        "tables": {name: _digest(pathlib.Path(table(name))) for name in entry.tables},
+        "reads": [str(TASKS / "small.py"), *(str(table(name)) for name in entry.tables)],
     }
     for method in methods:
         check_method(method)
@@ -166,10 +163,6 @@ def _jobs(entry: Entry, methods: tuple[str, ...], counts: tuple[int, ...], seeds
         for seed in range(seeds)
         for method in methods
     ]
-
-
-def _digest(path: pathlib.Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _days(entry: Entry) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ class CoverageFigures:
     """How often what came true lay at or below a quantile; levels and shares are in [0, 1]."""
 
     series: str
-    """Name of the series, or ``cost``."""
+    """Name of the series."""
     level: float
     """Of the quantile."""
     expected_share: float

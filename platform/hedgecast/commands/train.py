@@ -34,7 +34,9 @@ def train(
     registry: Annotated[
         str | None, typer.Option(help="Directory or MLflow address; default: $HEDGECAST_HOME.")
     ] = None,
-    scenarios: Annotated[int, typer.Option(min=50, help="Scenarios of each validation day.")] = 200,
+    scenarios: Annotated[
+        int, typer.Option(min=50, help="Scenarios of each validation day: fewer pass no gate.")
+    ] = 200,
     num_workers: Annotated[
         int, typer.Option("--workers", min=0, help="Ray processes that share each step; 0: none.")
     ] = 0,

@@ -83,7 +83,7 @@ def load_task(source: Mapping[str, Any]) -> Task:
     ----------
     source : mapping
         ``{"study": {...}}``, a study as plain values; or ``{"file": "path.py", "function": name, "arguments":
-        {...}}``, a function that returns a `Task`.
+        {...}, "reads": [...]}``, a function that returns a `Task`, and the other files that it reads.
     """
     if "study" in source:
         return Prepared.of(Study.from_dict(source["study"])).task()
@@ -251,9 +251,8 @@ def _event(line: str) -> dict[str, Any] | None:
 def _digests(source: Mapping[str, Any]) -> list[str]:
     """SHA-256 of the files that a source reads: a changed table is another task."""
     study = source.get("study", {})
-    paths = [study.get(table, {}).get("path") for table in ("data", "program", "transfer")] + [
-        source.get("file")
-    ]
+    paths = [study.get(table, {}).get("path") for table in ("data", "program", "transfer")]
+    paths += [source.get("file"), *source.get("reads", ())]
     return [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths if path is not None]
 
 

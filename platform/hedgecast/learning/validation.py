@@ -1,7 +1,7 @@
 """What a model is worth on validation days: noise-matching loss and cost, in bounded memory.
 
 The same angles, noise and scenarios are drawn at every call with one seed, so that differences between
-two calls are the model's. A chunk of days is computed at a time and the days are shared by all workers.
+two calls are the model's. Some days are computed at a time and the days are shared by all workers.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from hedgecast.learning.step import Batch, check_solved
 
 SAMPLES_PER_DAY = 64
 _SCORED_SCENARIOS = 200
-# Days computed together. The solve keeps about 4 KiB a scenario and slot; 32 x 200 x 24 are 0.6 GiB.
-_CHUNK = 32
+# Scenarios computed together, of whole days. The solve keeps about 4 KiB a scenario and slot: 0.6 GiB of 24.
+_CHUNK = 6400
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def validation_noise_loss(
     """Noise-matching loss over all ``days``, `SAMPLES_PER_DAY` each."""
     many = dataclasses.replace(config, samples_per_day=SAMPLES_PER_DAY)
     total = torch.zeros((), dtype=torch.float64)
-    for rows in _chunks(len(days), workers):
+    for rows in _chunks(len(days), SAMPLES_PER_DAY, workers):
         generator = torch.Generator().manual_seed(seed)
         loss = noise_matching_loss(model, days.context, days.whitened, many, generator, rows)
         total += float(loss) * (rows.stop - rows.start)
@@ -74,7 +74,7 @@ def validation_scores(
     dtype = model.whitening.factor.dtype
     noise = torch.randn(len(days), _SCORED_SCENARIOS, model.dim, generator=generator, dtype=dtype)
     total = torch.zeros(2, dtype=torch.float64)
-    for rows in _chunks(len(days), workers):
+    for rows in _chunks(len(days), _SCORED_SCENARIOS, workers):
         found = path_scores(
             model, days.context[rows], days.realized[rows], noise[rows].to(days.context.device)
         )
@@ -99,7 +99,7 @@ def validation_cost(
     count = config.validation_scenarios
     noise = torch.randn(len(days), count, model.dim, generator=generator, dtype=dtype)
     found = torch.zeros(2, dtype=torch.float64)
-    for rows in _chunks(len(days), workers):
+    for rows in _chunks(len(days), count, workers):
         cost, solved = task(model.sample(days.context[rows], noise[rows]), days.realized[rows])
         num_solved = int(solved.sum())
         found += torch.tensor([float(cost) * num_solved, num_solved], dtype=torch.float64)
@@ -109,7 +109,8 @@ def validation_cost(
     return total / max(num_solved, 1)
 
 
-def _chunks(num_days: int, workers: Workers) -> Iterator[slice]:
-    own = own_rows(workers, num_days)
-    for begin in range(own.start, own.stop, _CHUNK):
-        yield slice(begin, min(begin + _CHUNK, own.stop))
+def _chunks(num_days: int, per_day: int, workers: Workers) -> Iterator[slice]:
+    """This worker's days, as many at a time as have `_CHUNK` scenarios."""
+    own, size = own_rows(workers, num_days), max(_CHUNK // per_day, 1)
+    for begin in range(own.start, own.stop, size):
+        yield slice(begin, min(begin + size, own.stop))

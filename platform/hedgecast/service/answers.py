@@ -83,6 +83,8 @@ class Scenarios:
     """(S, T, F)."""
     probabilities: NDArray[np.float64] | None
     """(S,); None: equal."""
+    field: str = "own_scenarios"
+    """Of a request that brought them, as errors name it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

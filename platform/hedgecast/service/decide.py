@@ -112,24 +112,23 @@ class ServedModel:
         steps, most = own.paths.shape[1], _MOST_PERIODS * self.description.horizon_steps
         if steps > most:
             raise ShapeError(
-                f"own_scenarios.paths has {steps} steps: at most {most}, twice an ordinary decision period",
-                field="own_scenarios.paths.shape",
+                f"{own.field}.paths has {steps} steps: at most {most}, twice an ordinary decision period",
+                field=f"{own.field}.paths.shape",
                 limit=most,
             )
 
     def _check_program(self, query: Query[Any], num_steps: int) -> None:
+        field = "history" if query.own is None else f"{query.own.field}.paths"
         try:
             program = self.program(num_steps)
         except ConfigError as error:
-            raise DataError(
-                f"no program for {num_steps} steps: {error}", field="own_scenarios.paths"
-            ) from error
+            raise DataError(f"no program for {num_steps} steps: {error}", field=field) from error
         if program.num_uncertain != num_steps * len(self.description.series):
             raise ShapeError(
                 f"{num_steps} steps of {len(self.description.series)} series make "
                 f"{num_steps * len(self.description.series)} numbers: {program.name} takes "
                 f"{program.num_uncertain}",
-                field="own_scenarios.paths",
+                field=field,
             )
         check_given(query, program)
         if isinstance(query, EvaluateQuery):
@@ -172,23 +171,22 @@ def check_own(own: Scenarios, series: tuple[ColumnSpec, ...], step_seconds: floa
     names = tuple(spec.name for spec in series)
     if own.names != names:
         raise ShapeError(
-            f"own_scenarios has series {', '.join(own.names)}: the model has {', '.join(names)}, in "
-            "this order",
-            field="own_scenarios.series",
+            f"{own.field} has series {', '.join(own.names)}: the model has {', '.join(names)}, in this order",
+            field=f"{own.field}.series",
         )
     for index, (unit, spec) in enumerate(zip(own.units, series, strict=True)):
         if unit != spec.unit:
             raise DataError(
-                f"own_scenarios.units[{index}] is {unit!r}: {spec.name} is in {spec.unit!r}",
-                field=f"own_scenarios.units[{index}]",
+                f"{own.field}.units[{index}] is {unit!r}: {spec.name} is in {spec.unit!r}",
+                field=f"{own.field}.units[{index}]",
             )
     if own.times is not None:
         steps = np.diff(own.times.astype("datetime64[ns]").astype(np.int64)).astype(np.float64) / 1e9
         if np.any(np.abs(steps - step_seconds) > 1e-6):
             raise DataError(
-                f"own_scenarios.step_times are {steps.min():g} to {steps.max():g} s apart: the model's step "
+                f"{own.field}.step_times are {steps.min():g} to {steps.max():g} s apart: the model's step "
                 f"is {step_seconds:g} s",
-                field="own_scenarios.step_times",
+                field=f"{own.field}.step_times",
             )
 
 

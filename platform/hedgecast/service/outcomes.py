@@ -20,7 +20,6 @@ import numpy as np
 
 from hedgecast.core.errors import (
     DecisionNotFoundError,
-    HedgecastError,
     InfeasibleError,
     ModelNotFoundError,
     NotOfferedError,
@@ -45,8 +44,6 @@ from hedgecast.service.settings import ServiceSettings
 
 _T = TypeVar("_T")
 _CONFIDENCE = 0.95
-# What came true is asked about as scenarios of the caller's.
-_OWN = "own_scenarios"
 # Any constant: ids of shadows are made from it and from what they shadow.
 _SHADOWS = uuid.UUID("5f1d2c8e-4b0a-4d0e-9a3c-7e6b1f2a9c44")
 # Alarms are worked out anew at most once in this many times what that takes.
@@ -171,11 +168,7 @@ class OutcomeBook:
         shadows = await self._run(lambda store: store.shadows(decision_id))
         model = served_for(decision, await backend.models())
         query = _realized_query(model, (decision, *shadows), realized, request_id, deadline_seconds)
-        try:
-            found = await backend.answer(query)
-        except HedgecastError as error:
-            raise _told_of_realized(error) from error
-        plans = {plan.label: plan for plan in found.evaluations}
+        plans = {plan.label: plan for plan in (await backend.answer(query)).evaluations}
         # A shadow that had no recourse is left out; the planner's decision is refused.
         settled = [
             record
@@ -324,16 +317,6 @@ def _outcome(
         request_id=request_id,
         principal=principal,
     )
-
-
-def _told_of_realized(error: HedgecastError) -> HedgecastError:
-    """``error`` in the words of who recorded an outcome, to whom there are no own scenarios."""
-    told = type(error)(str(error).replace(_OWN, "realized"))
-    told.facts = {
-        key: value.replace(_OWN, "realized") if isinstance(value, str) else value
-        for key, value in error.facts.items()
-    }
-    return told
 
 
 def _realized_query(

@@ -81,6 +81,7 @@ def scenarios_of(given: decision_pb.ScenarioSet, settings: ServiceSettings, name
         times=times if len(times) else None,
         paths=paths.astype(np.float64),
         probabilities=_probabilities(given, paths.shape[0], name) if weighted else None,
+        field=name,
     )
 
 

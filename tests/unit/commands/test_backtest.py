@@ -199,13 +199,17 @@ def test_a_failed_trial_says_why_and_leaves_the_others(
 def test_a_task_of_arrays_comes_from_its_file(tmp_path: Path) -> None:
     file = tmp_path / "made_task.py"
     file.write_text(_TASK, encoding="utf-8")
-    source = {"file": str(file), "function": "task", "arguments": {"rows": 150}}
+    table = tmp_path / "table.csv"
+    table.write_text("1\n")
+    source = {"file": str(file), "function": "task", "arguments": {"rows": 150}, "reads": [str(table)]}
     task = load_task(source)
     assert (len(task.train), len(task.test)) == (150, 20)
     job = Job(label="point", method="point", estimator=None, seed=0, counts=(5,), source=source)
     before = job.key
     file.write_text(_TASK + "# changed\n", encoding="utf-8")
-    assert job.key != before
+    changed = job.key
+    table.write_text("2\n")
+    assert len({before, changed, job.key}) == 3
     with pytest.raises(ConfigError, match="no Python file"):
         load_task({"file": str(tmp_path / "none.py"), "function": "task"})
 

@@ -48,9 +48,28 @@ def test_chunks_of_days_add_up_to_all_of_them(task: TaskLoss, monkeypatch: pytes
         expected = task(paths, days.realized)[0]
     assert noise == pytest.approx(float(whole), rel=1e-6)
     assert cost == pytest.approx(float(expected), rel=1e-6)
-    monkeypatch.setattr(validation, "_CHUNK", 7)
+    # Of 64 draws and 90 scenarios a day: seven days and five.
+    monkeypatch.setattr(validation, "_CHUNK", 450)
     assert validation_noise_loss(model, days, CONFIG, 5) == pytest.approx(noise, rel=1e-6)
     assert validation_cost(model, task, days, CONFIG, 5) == pytest.approx(cost, rel=1e-6)
+
+
+@pytest.mark.parametrize(("scenarios", "together"), [(90, 450), (10, 400), (500, 500)])
+def test_many_scenarios_make_chunks_of_fewer_days(
+    task: TaskLoss, monkeypatch: pytest.MonkeyPatch, scenarios: int, together: int
+) -> None:
+    model, days = made()
+    monkeypatch.setattr(validation, "_CHUNK", 450)
+    sizes, sample = [], model.sample
+
+    def noted(context: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        sizes.append(noise.shape[0] * noise.shape[1])
+        return sample(context, noise)
+
+    monkeypatch.setattr(model, "sample", noted)
+    validation_cost(model, task, days, dataclasses.replace(CONFIG, validation_scenarios=scenarios), 5)
+    assert max(sizes) == together
+    assert sum(sizes) == 40 * scenarios
 
 
 def test_one_seed_draws_the_same_for_two_models(task: TaskLoss) -> None:

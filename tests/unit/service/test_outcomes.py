@@ -103,6 +103,7 @@ def test_what_does_not_fit_is_refused(address: str, rows: NamedRows) -> None:
                 client.record_outcome(decision_id, realized)
             # The field is one of the request that was made.
             assert "own_scenarios" not in str(caught.value)
+            assert str(caught.value.facts["field"]).startswith(("realized", "decision_id"))
         validated = _decide(client, rows, validate_only=True)
         assert validated.decision_id == ""
         _decide(client, rows, request_id="same")

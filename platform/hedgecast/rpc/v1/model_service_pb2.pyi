@@ -542,7 +542,7 @@ class Coverage(_message.Message):
     UPPER_BOUND_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     series: _builtins.str
-    """Name of the series, or "cost"."""
+    """Name of the series."""
     level: _builtins.float
     """Level of the quantile, in (0, 1)."""
     expected_share: _builtins.float
