@@ -200,7 +200,7 @@ def test_calls_that_came_before_the_stop_are_answered(rows: NamedRows) -> None:
             assert backend.begun.acquire(timeout=10)
             # These reach the server's socket; its event loop sees them when it has been told to stop.
             calls += [stub.Decide.future(_request(rows), timeout=20) for _ in range(8)]
-            timer = threading.Timer(0.5, backend.go.set)
+            timer = threading.Timer(1.5, backend.go.set)
             timer.start()
         codes = [call.exception(timeout=5).code() for call in calls]
         timer.join()
