@@ -28,6 +28,7 @@ _COMMANDS = {
     "decide": "hedgecast.commands.decide:decide",
     "evaluate": "hedgecast.commands.evaluate:evaluate",
     "explain": "hedgecast.commands.explain:explain",
+    "performance": "hedgecast.commands.performance:performance",
     "models": "hedgecast.commands.models:app",
     "measure-ladder": "hedgecast.commands.measure_ladder:measure_ladder",
     "scenarios": "hedgecast.commands.scenarios:scenarios",
@@ -121,7 +122,7 @@ def _load(home: str) -> Callable[..., Any] | typer.Typer:
 
 def _extra(module: str) -> str:
     """What brings the packages of the command in ``module``."""
-    asking = ("decide", "evaluate", "explain", "scenarios")
+    asking = ("decide", "evaluate", "explain", "performance", "scenarios")
     if module.removeprefix("hedgecast.commands.") in asking:
         return "files"
     return "library,cpu" if module.startswith("hedgecast.") else "library,cluster,cpu"

@@ -1,4 +1,4 @@
-"""``hedgecast models``: what is registered, what may be served, what it was worth."""
+"""``hedgecast models``: what is registered, what is served, what may be."""
 
 from __future__ import annotations
 
@@ -11,15 +11,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from hedgecast.commands.performance import performance
 from hedgecast.core.errors import GateRefusedError
 from hedgecast.registry.checks import Check, Rule
 from hedgecast.registry.store import ModelStore, ModelVersion
 
-app = typer.Typer(
-    no_args_is_help=True, help="Registered models, their promotion, and what their decisions were worth."
-)
-app.command()(performance)
+app = typer.Typer(no_args_is_help=True, help="Registered models and their promotion.")
 
 _Registry = Annotated[
     str | None,

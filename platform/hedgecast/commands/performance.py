@@ -1,4 +1,4 @@
-"""``hedgecast models performance``: what a served version's decisions were worth, by their outcomes."""
+"""``hedgecast performance``: what a served version's decisions were worth, by their outcomes."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def performance(
 
     Examples:
 
-    hedgecast models performance german_grid@champion
+    hedgecast performance german_grid@champion
 
-    hedgecast models performance german_grid@7 --address decisions.example.com:50051 --authorities ca.crt
+    hedgecast performance german_grid@7 --address decisions.example.com:50051 --authorities ca.crt
     --json
     """
     with ask.connect(address, authorities, deadline) as client:

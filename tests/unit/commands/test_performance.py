@@ -1,4 +1,4 @@
-"""``hedgecast models performance`` against a real server, and what it prints of alarms."""
+"""``hedgecast performance`` against a real server, and what it prints of alarms."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from hedgecast.cli import build
 from hedgecast.client import CanaryFigures, Client, CoverageFigures, DriftFigures, ScenarioArrays
-from hedgecast.commands.models import app
 from hedgecast.commands.performance import show
 from hedgecast.rpc.codec import NamedRows
 from hedgecast.service.background import background_server
@@ -39,14 +39,14 @@ def address(local_backend: LocalBackend, rows: NamedRows, tmp_path: Path) -> Ite
 
 def test_the_command_says_what_the_client_says(address: str) -> None:
     ask = ["performance", "last_day@champion", "--address", address]
-    answered = CliRunner().invoke(app, [*ask, "--json"])
+    answered = CliRunner().invoke(build(["performance"]), [*ask, "--json"])
     assert answered.exit_code == 0, answered.output
     record = json.loads(answered.stdout)
     # A unit short at each of six steps costs 300.
     assert record["cost"]["mean"] == pytest.approx(300.0, rel=1e-6)
     assert record["cost"]["standard_error"] is None
     assert (record["name"], record["outcomes"], record["state"]) == ("last_day@3", 1, "TOO_FEW")
-    table = CliRunner().invoke(app, ask, env={"COLUMNS": "160"})
+    table = CliRunner().invoke(build(["performance"]), ask, env={"COLUMNS": "160"})
     assert table.exit_code == 0, table.output
     for text in ("last_day@3: 1 outcomes", "realized regret", "300", "too few outcomes to tell of drift"):
         assert text in table.stdout
@@ -81,6 +81,6 @@ def test_the_command_says_what_the_client_says(address: str) -> None:
 
 
 def test_the_help_has_an_example() -> None:
-    answered = CliRunner().invoke(app, ["performance", "--help"], env={"COLUMNS": "160"})
+    answered = CliRunner().invoke(build(["performance"]), ["performance", "--help"], env={"COLUMNS": "160"})
     assert answered.exit_code == 0
-    assert "hedgecast models performance german_grid@champion" in answered.stdout
+    assert "hedgecast performance german_grid@champion" in answered.stdout
