@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from hedgecast.decisions.kernels_calls import borrowed
+from hedgecast.decisions.kernels_code import compiled
 from hedgecast.decisions.kernels_context import Results
 from hedgecast.decisions.kernels_first import (
     FirstStage,
@@ -18,7 +18,7 @@ from hedgecast.decisions.kernels_first import (
     rows_times,
     solve_first,
 )
-from hedgecast.decisions.kernels_layout import OPTIONS, clear_sums
+from hedgecast.decisions.kernels_layout import clear_sums
 from hedgecast.decisions.kernels_passes import (
     Block,
     add_lanes,
@@ -49,7 +49,7 @@ class Adjoint(NamedTuple):
     z: FloatArray
 
 
-@njit(**OPTIONS)
+@compiled
 def _upstream(b: Block, grad_costs: FloatArray) -> None:
     """The cost gradients over the measure by lane: a scenario's equations are divided by its measure."""
     tiles, _, lanes = b.work[10].shape
@@ -61,7 +61,7 @@ def _upstream(b: Block, grad_costs: FloatArray) -> None:
                 b.work[10][tile, 0, lane] = grad_costs[s] / b.d.measure[tile, 0, lane]
 
 
-@njit(**OPTIONS)
+@compiled
 def adjoint_contexts(
     p: Pattern,
     c: Coefficients,
@@ -130,14 +130,14 @@ def adjoint_contexts(
         _store(block, member, adjoint)
 
 
-@njit(**OPTIONS)
+@compiled
 def _store(block: Block, member: int, out: Adjoint) -> None:
     _by_scenario(block.work[0], out.w[member])
     _by_scenario(block.work[1], out.y[member])
     _by_scenario(block.work[2], out.z[member])
 
 
-@njit(**OPTIONS)
+@compiled
 def _by_scenario(tiles: FloatArray, out: FloatArray) -> None:
     """(tiles, entries, lanes) into (S, entries), where there is room."""
     lanes = tiles.shape[2]

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from hedgecast.decisions.kernels_calls import BEGIN, FINISH, PREDICT, borrowed, run
+from hedgecast.decisions.kernels_code import compiled
 from hedgecast.decisions.kernels_first import (
     FirstStage,
     Point,
@@ -29,7 +29,7 @@ from hedgecast.decisions.kernels_first import (
     solve_first,
     symmetric_times,
 )
-from hedgecast.decisions.kernels_layout import OPTIONS, Lanes
+from hedgecast.decisions.kernels_layout import Lanes
 from hedgecast.decisions.kernels_passes import (
     Block,
     add_lanes,
@@ -96,7 +96,7 @@ class Report(NamedTuple):
     iterations: IntArray
 
 
-@njit(**OPTIONS)
+@compiled
 def largest_of(values: Values, member: int) -> float:
     """Largest absolute entry of one context's tensor."""
     if values.varies:
@@ -104,7 +104,7 @@ def largest_of(values: Values, member: int) -> float:
     return largest(own(values.shared, member))
 
 
-@njit(**OPTIONS)
+@compiled
 def solve_contexts(
     p: Pattern,
     c: Coefficients,
@@ -157,7 +157,7 @@ def solve_contexts(
         _solve_context(p, c, f, block, weight, measure, settings, member, a, r, warm, result, central, report)
 
 
-@njit(**OPTIONS)
+@compiled
 def _push_inside(block: Block, total: float, count: float, point: Point) -> None:
     """Slacks no smaller than their mean size."""
     s, measure = block.s, block.d.measure
@@ -170,7 +170,7 @@ def _push_inside(block: Block, total: float, count: float, point: Point) -> None
     np.maximum(point.slack, mean, point.slack)
 
 
-@njit(**OPTIONS)
+@compiled
 def clear(
     hessian: FloatArray,
     dual_x: FloatArray,
@@ -186,7 +186,7 @@ def clear(
     primal[:], dual[:], product[:], off_center[:] = 0.0, 0.0, 0.0, 0.0
 
 
-@njit(**OPTIONS)
+@compiled
 def _solve_context(
     p: Pattern,
     c: Coefficients,
@@ -387,7 +387,7 @@ def _solve_context(
             multiplier[row] += length * dz[row]
 
 
-@njit(**OPTIONS)
+@compiled
 def _report(
     p: Pattern,
     f: FirstStage,
@@ -420,7 +420,7 @@ def _report(
     return abs(scale * first + weighted)
 
 
-@njit(**OPTIONS)
+@compiled
 def _copy_member(source: Results, target: Results, member: int) -> None:
     target.x[member] = source.x[member]
     target.equality[member] = source.equality[member]

@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
-from hedgecast.decisions.kernels_layout import OPTIONS
+from hedgecast.decisions.kernels_code import compiled
 from hedgecast.decisions.kernels_pattern import Pattern
 
 IntArray = npt.NDArray[np.int64]
@@ -56,13 +55,13 @@ class Point(NamedTuple):
     slack: FloatArray
 
 
-@njit(**OPTIONS)
+@compiled
 def own(values: FloatArray, member: int) -> FloatArray:
     """A member's row of (1 or B, entries)."""
     return values[member if values.shape[0] > 1 else 0]
 
 
-@njit(**OPTIONS)
+@compiled
 def rows_times(ptr: IntArray, col: IntArray, values: FloatArray, x: FloatArray, out: FloatArray) -> None:
     """``out = M x`` for a matrix by rows."""
     for r in range(ptr.shape[0] - 1):
@@ -72,7 +71,7 @@ def rows_times(ptr: IntArray, col: IntArray, values: FloatArray, x: FloatArray, 
         out[r] = total
 
 
-@njit(**OPTIONS)
+@compiled
 def add_rows_transposed(
     ptr: IntArray, col: IntArray, values: FloatArray, y: FloatArray, sign: float, out: FloatArray
 ) -> None:
@@ -82,7 +81,7 @@ def add_rows_transposed(
             out[col[e]] += sign * values[e] * y[r]
 
 
-@njit(**OPTIONS)
+@compiled
 def expected_costs(
     f: FirstStage, member: int, weighted: FloatArray, hessian: FloatArray, gradient: FloatArray
 ) -> None:
@@ -119,7 +118,7 @@ def expected_costs(
             hessian[f.o_row[e], f.o_col[e]] += total * values[e]
 
 
-@njit(**OPTIONS)
+@compiled
 def costs_in_x(f: FirstStage, member: int, x: FloatArray, out: FloatArray) -> None:
     """The part of each scenario's cost (S,) that has no w in it, unscaled."""
     for s in range(out.shape[0]):
@@ -140,7 +139,7 @@ def costs_in_x(f: FirstStage, member: int, x: FloatArray, out: FloatArray) -> No
         out[s] = value
 
 
-@njit(**OPTIONS)
+@compiled
 def factor_first(
     envelope: IntArray,
     hessian_row: IntArray,
@@ -192,7 +191,7 @@ def factor_first(
     return rho
 
 
-@njit(**OPTIONS)
+@compiled
 def _envelope_ldl(first: IntArray, n: int, regularization: float, factor: FloatArray) -> None:
     for i in range(first.shape[0]):
         for j in range(first[i], i):
@@ -213,7 +212,7 @@ def _envelope_ldl(first: IntArray, n: int, regularization: float, factor: FloatA
         factor[i, i] = pivot
 
 
-@njit(**OPTIONS)
+@compiled
 def solve_first(first: IntArray, factor: FloatArray, rhs: FloatArray) -> None:
     """Solution in place of ``rhs``."""
     size = first.shape[0]
@@ -257,7 +256,7 @@ class Scratch(NamedTuple):
     no_terms: FloatArray
 
 
-@njit(**OPTIONS)
+@compiled
 def new_scratch(p: Pattern, rows: int) -> Scratch:
     """Room for a template with ``rows`` rows of G."""
     n, size = p.num_first, p.envelope.shape[0]
@@ -268,7 +267,7 @@ def new_scratch(p: Pattern, rows: int) -> Scratch:
     )  # fmt: skip
 
 
-@njit(**OPTIONS)
+@compiled
 def largest(values: FloatArray) -> float:
     """Largest absolute value; NaN if any is."""
     out = 0.0
@@ -279,7 +278,7 @@ def largest(values: FloatArray) -> float:
     return out
 
 
-@njit(**OPTIONS)
+@compiled
 def symmetric_times(matrix: FloatArray, x: FloatArray, plus: FloatArray, out: FloatArray) -> None:
     """``out = matrix x + plus`` for a symmetric matrix."""
     out[:] = plus
@@ -288,7 +287,7 @@ def symmetric_times(matrix: FloatArray, x: FloatArray, plus: FloatArray, out: Fl
             out[j] += matrix[i, j] * x[i]
 
 
-@njit(**OPTIONS)
+@compiled
 def first_rows(
     g_ptr: IntArray,
     g_col: IntArray,
@@ -314,7 +313,7 @@ def first_rows(
     return ratio, products
 
 
-@njit(**OPTIONS)
+@compiled
 def first_point(p: Pattern, f: FirstStage, member: int, step: FloatArray, point: Point) -> float:
     """First-stage variables at the starting system's solution; the sum of its absolute slacks."""
     n, rows = p.num_first, point.slack.shape[0]

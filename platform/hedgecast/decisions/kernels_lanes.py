@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from hedgecast.decisions.kernels_code import compiled
 from hedgecast.decisions.kernels_context import (
     CENTRAL,
     GAP_SHARE,
@@ -19,7 +19,7 @@ from hedgecast.decisions.kernels_context import (
     STEP_FRACTION,
     Settings,
 )
-from hedgecast.decisions.kernels_layout import OPTIONS, Lanes, Tile, clear_sums
+from hedgecast.decisions.kernels_layout import Lanes, Tile, clear_sums
 from hedgecast.decisions.kernels_passes import (
     Block,
     Packed,
@@ -59,7 +59,7 @@ class LaneReport(NamedTuple):
     iterations: IntArray
 
 
-@njit(**OPTIONS)
+@compiled
 def pack_programs(values: Values, start: int, lanes: int) -> FloatArray:
     """(1, entries, lanes or 1) of programs from ``start`` on; lanes past the last one repeat it."""
     if not values.varies:
@@ -75,7 +75,7 @@ def pack_programs(values: Values, start: int, lanes: int) -> FloatArray:
     return out
 
 
-@njit(**OPTIONS)
+@compiled
 def pack_lanes(c: Coefficients, weight: FloatArray, start: int, lanes: int) -> Packed:
     """The numbers of one tile of programs."""
     weights, measure = np.empty((1, 1, lanes)), np.ones((1, 1, lanes))
@@ -96,7 +96,7 @@ def pack_lanes(c: Coefficients, weight: FloatArray, start: int, lanes: int) -> P
     )
 
 
-@njit(**OPTIONS)
+@compiled
 def solve_lanes(
     p: Pattern,
     c: Coefficients,
@@ -144,7 +144,7 @@ def solve_lanes(
         _solve_tile(p, block, a, start, constant, settings, result, central, report)
 
 
-@njit(**OPTIONS)
+@compiled
 def _row_scale(t: Tile, scale: FloatArray) -> None:
     """One plus each lane's largest right-hand side."""
     scale[:] = 0.0
@@ -156,7 +156,7 @@ def _row_scale(t: Tile, scale: FloatArray) -> None:
         scale[lane] += 1.0
 
 
-@njit(**OPTIONS)
+@compiled
 def _inner_start(t: Tile, rows: int) -> None:
     """After the start's step: w, y there, slacks pushed inside, unit multipliers."""
     t.w[:] = t.dw
@@ -172,7 +172,7 @@ def _inner_start(t: Tile, rows: int) -> None:
             t.z[r, lane] = 1.0
 
 
-@njit(**OPTIONS)
+@compiled
 def _store(t: Tile, lane: int, member: int, out: LaneResults) -> None:
     for i in range(t.w.shape[0]):
         out.w[member, i] = t.w[i, lane]
@@ -183,7 +183,7 @@ def _store(t: Tile, lane: int, member: int, out: LaneResults) -> None:
         out.s[member, i] = t.s[i, lane]
 
 
-@njit(**OPTIONS)
+@compiled
 def _solve_tile(
     p: Pattern,
     block: Block,
@@ -273,7 +273,7 @@ def _solve_tile(
             stalled[lane] = stalled[lane] + 1 if length < 1e-5 else 0
 
 
-@njit(**OPTIONS)
+@compiled
 def adjoint_lanes(
     p: Pattern,
     c: Coefficients,

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from hedgecast.decisions.kernels_code import compiled
 
 FloatArray = npt.NDArray[np.float64]
-
-# Reassociation and contraction only: NaN and infinity keep their meaning.
-OPTIONS: dict[str, Any] = {
-    "cache": True,
-    "nogil": True,
-    "error_model": "numpy",
-    "fastmath": {"contract", "reassoc", "arcp", "nsz"},
-}
 
 
 class Tile(NamedTuple):
@@ -102,7 +95,7 @@ class Lanes(NamedTuple):
 # written twice, for a value shared by all lanes and for one that varies.
 
 
-@njit(**OPTIONS)
+@compiled
 def clear_sums(a: Lanes) -> None:
     """Zero everything that `begin` adds up."""
     a.hessian[:] = 0.0

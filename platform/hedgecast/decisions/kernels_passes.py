@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from hedgecast.decisions.kernels_calls import (
     BACKWARD,
@@ -22,8 +21,9 @@ from hedgecast.decisions.kernels_calls import (
     RIGHT_SIDE,
     run,
 )
+from hedgecast.decisions.kernels_code import compiled
 from hedgecast.decisions.kernels_first import own
-from hedgecast.decisions.kernels_layout import OPTIONS, Lanes, Tile
+from hedgecast.decisions.kernels_layout import Lanes, Tile
 from hedgecast.decisions.kernels_pattern import Coefficients, Pattern, Values
 from hedgecast.decisions.kernels_tile import (
     adjoint_backward,
@@ -55,7 +55,7 @@ class Packed(NamedTuple):
     measure: FloatArray
 
 
-@njit(**OPTIONS)
+@compiled
 def pack_values(values: Values, member: int, tiles: int, lanes: int) -> FloatArray:
     """One tensor of one context by tiles; lanes past the last scenario repeat it."""
     if not values.varies:
@@ -74,7 +74,7 @@ def pack_values(values: Values, member: int, tiles: int, lanes: int) -> FloatArr
     return out
 
 
-@njit(**OPTIONS)
+@compiled
 def pack_row(row: FloatArray, tiles: int, lanes: int, fill: bool) -> FloatArray:
     """(tiles, 1, lanes) of a per-scenario row; past its end the last value, or zero without ``fill``."""
     out = np.zeros((tiles, 1, lanes))
@@ -88,7 +88,7 @@ def pack_row(row: FloatArray, tiles: int, lanes: int, fill: bool) -> FloatArray:
     return out
 
 
-@njit(**OPTIONS)
+@compiled
 def pack_context(
     c: Coefficients, member: int, weight: FloatArray, measure: FloatArray, tiles: int, lanes: int
 ) -> Packed:
@@ -108,12 +108,12 @@ def pack_context(
     )
 
 
-@njit(**OPTIONS)
+@compiled
 def _at(values: FloatArray, tile: int) -> FloatArray:
     return values[tile if values.shape[0] > 1 else 0]
 
 
-@njit(**OPTIONS)
+@compiled
 def tile_of(
     d: Packed,
     w: FloatArray,
@@ -134,7 +134,7 @@ def tile_of(
     )  # fmt: skip
 
 
-@njit(**OPTIONS)
+@compiled
 def aligned(count: int) -> FloatArray:
     """Zeros that begin at a cache line: a vector that straddles two costs two reads."""
     buffer = np.zeros(count + 8)
@@ -142,12 +142,12 @@ def aligned(count: int) -> FloatArray:
     return buffer[skip : skip + count]
 
 
-@njit(**OPTIONS)
+@compiled
 def _rows(count: int, lanes: int) -> FloatArray:
     return aligned(count * lanes).reshape(count, lanes)
 
 
-@njit(**OPTIONS)
+@compiled
 def new_lanes(p: Pattern, lanes: int) -> Lanes:
     """Sums and scratch of one thread."""
     n = p.num_first
@@ -160,14 +160,14 @@ def new_lanes(p: Pattern, lanes: int) -> Lanes:
     )  # fmt: skip
 
 
-@njit(**OPTIONS)
+@compiled
 def spread(values: FloatArray, out: FloatArray) -> None:
     """Copy (n,) into every lane of (n, lanes)."""
     for i in range(values.shape[0]):
         out[i, :] = values[i]
 
 
-@njit(**OPTIONS)
+@compiled
 def add_lanes(values: FloatArray, out: FloatArray) -> None:
     """``out += values`` summed over lanes."""
     for i in range(out.shape[0]):
@@ -177,7 +177,7 @@ def add_lanes(values: FloatArray, out: FloatArray) -> None:
         out[i] += total
 
 
-@njit(**OPTIONS)
+@compiled
 def address_table(
     d: Packed,
     w: FloatArray,
@@ -218,7 +218,7 @@ class Block(NamedTuple):
     table: IntArray
 
 
-@njit(**OPTIONS)
+@compiled
 def new_block(
     d: Packed,
     w: FloatArray,
@@ -233,7 +233,7 @@ def new_block(
     return Block(d, w, y, z, s, work, code, address_table(d, w, y, z, s, work, a))
 
 
-@njit(**OPTIONS)
+@compiled
 def _generated(b: Block, which: int) -> bool:
     """Run generated code on all tiles, where there is any."""
     if b.code[which] == 0:
@@ -242,7 +242,7 @@ def _generated(b: Block, which: int) -> bool:
     return True
 
 
-@njit(**OPTIONS)
+@compiled
 def begin_all(p: Pattern, b: Block, a: Lanes, moving: bool) -> None:
     """First pass of an iteration; with ``moving`` the last step is applied first, else ``length`` is zero."""
     if not _generated(b, BEGIN):
@@ -251,7 +251,7 @@ def begin_all(p: Pattern, b: Block, a: Lanes, moving: bool) -> None:
             begin(p, t, a, a.regularization[0], moving)
 
 
-@njit(**OPTIONS)
+@compiled
 def predict_all(p: Pattern, b: Block, a: Lanes) -> None:
     """Second pass: the affine step."""
     if not _generated(b, PREDICT):
@@ -259,7 +259,7 @@ def predict_all(p: Pattern, b: Block, a: Lanes) -> None:
             predict(p, tile_of(b.d, b.w, b.y, b.z, b.s, b.work, i), a)
 
 
-@njit(**OPTIONS)
+@compiled
 def finish_all(p: Pattern, b: Block, a: Lanes) -> None:
     """Third pass: the corrected step."""
     if not _generated(b, FINISH):
@@ -267,7 +267,7 @@ def finish_all(p: Pattern, b: Block, a: Lanes) -> None:
             finish(p, tile_of(b.d, b.w, b.y, b.z, b.s, b.work, i), a)
 
 
-@njit(**OPTIONS)
+@compiled
 def costs_all(p: Pattern, b: Block, a: Lanes) -> None:
     """The recourse costs of all scenarios, into ``work[9]``."""
     b.work[9][:] = 0.0
@@ -276,7 +276,7 @@ def costs_all(p: Pattern, b: Block, a: Lanes) -> None:
             recourse_costs(p, tile_of(b.d, b.w, b.y, b.z, b.s, b.work, i), a, b.work[9][i, 0])
 
 
-@njit(**OPTIONS)
+@compiled
 def adjoint_right_side_all(p: Pattern, b: Block, a: Lanes) -> None:
     """Right-hand side of the adjoint from ``work[10]``, the costs' gradient over the measure."""
     if not _generated(b, RIGHT_SIDE):
@@ -285,7 +285,7 @@ def adjoint_right_side_all(p: Pattern, b: Block, a: Lanes) -> None:
             adjoint_right_side(p, t, a, b.work[10][i, 0])
 
 
-@njit(**OPTIONS)
+@compiled
 def adjoint_forward_all(p: Pattern, b: Block, a: Lanes) -> None:
     """Forward elimination of the adjoint's right-hand side in ``affine``."""
     if not _generated(b, FORWARD):
@@ -293,7 +293,7 @@ def adjoint_forward_all(p: Pattern, b: Block, a: Lanes) -> None:
             adjoint_forward(p, tile_of(b.d, b.w, b.y, b.z, b.s, b.work, i), a)
 
 
-@njit(**OPTIONS)
+@compiled
 def adjoint_backward_all(p: Pattern, b: Block, a: Lanes) -> None:
     """The adjoint of w, y and the inequality rows, into ``work[0]``, ``work[1]`` and ``work[2]``."""
     if not _generated(b, BACKWARD):

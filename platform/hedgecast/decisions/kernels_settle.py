@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from hedgecast.decisions.kernels_calls import BEGIN, FINISH, PREDICT, borrowed, run
+from hedgecast.decisions.kernels_code import compiled
 from hedgecast.decisions.kernels_context import MOST_CENTERING, STEP_FRACTION, Results, largest_of
-from hedgecast.decisions.kernels_layout import OPTIONS, Lanes, clear_sums
+from hedgecast.decisions.kernels_layout import Lanes, clear_sums
 from hedgecast.decisions.kernels_passes import Block, add_lanes, new_block, new_lanes, pack_context, spread
 from hedgecast.decisions.kernels_pattern import Coefficients, Pattern
 
@@ -43,7 +43,7 @@ class Settled(NamedTuple):
     """(B,): tiles that did not come to their central points, as where a scenario has no recourse."""
 
 
-@njit(**OPTIONS)
+@compiled
 def settle_contexts(
     p: Pattern,
     c: Coefficients,
@@ -94,7 +94,7 @@ def settle_contexts(
                 settled.hessian[member, col, row] += accumulated[e]
 
 
-@njit(**OPTIONS)
+@compiled
 def _settle(
     block: Block,
     a: Lanes,
@@ -120,7 +120,7 @@ def _settle(
     return unsettled
 
 
-@njit(**OPTIONS)
+@compiled
 def _settle_tile(
     block: Block, a: Lanes, i: int, barrier: float, scale: float, kept: tuple[FloatArray, ...]
 ) -> bool:

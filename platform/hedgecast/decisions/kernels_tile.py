@@ -17,15 +17,15 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
-from hedgecast.decisions.kernels_layout import OPTIONS, Lanes, Tile
+from hedgecast.decisions.kernels_code import compiled
+from hedgecast.decisions.kernels_layout import Lanes, Tile
 from hedgecast.decisions.kernels_pattern import Pattern
 
 FloatArray = npt.NDArray[np.float64]
 
 
-@njit(**OPTIONS)
+@compiled
 def begin(p: Pattern, t: Tile, a: Lanes, regularization: float, moving: bool) -> None:
     """First pass of an iteration; with ``moving`` the last step is applied first."""
     if moving:
@@ -51,7 +51,7 @@ def begin(p: Pattern, t: Tile, a: Lanes, regularization: float, moving: bool) ->
     _eliminate(p, t, a)
 
 
-@njit(**OPTIONS)
+@compiled
 def _move(t: Tile, a: Lanes) -> None:
     lanes = t.w.shape[1]
     for i in range(t.w.shape[0]):
@@ -67,7 +67,7 @@ def _move(t: Tile, a: Lanes) -> None:
             t.s[i, lane] += a.length[lane] * t.work_s[i, lane]
 
 
-@njit(**OPTIONS)
+@compiled
 def _cost_terms(p: Pattern, t: Tile, a: Lanes) -> None:
     """Gradient of the weighted costs in w into ``gradient``, their couplings into factor and dual_x."""
     lanes = t.w.shape[1]
@@ -101,7 +101,7 @@ def _cost_terms(p: Pattern, t: Tile, a: Lanes) -> None:
             t.factor[target, lane] += t.Q[e, 0 if shared else lane] * t.weight[0, lane]
 
 
-@njit(**OPTIONS)
+@compiled
 def _inequality_rows(p: Pattern, t: Tile, a: Lanes) -> None:
     lanes = t.w.shape[1]
     v_shared, u_shared, k_shared = t.V.shape[1] == 1, t.U.shape[1] == 1, t.k.shape[1] == 1
@@ -203,7 +203,7 @@ def _inequality_rows(p: Pattern, t: Tile, a: Lanes) -> None:
                     a.hessian[target, lane] += value * a.row[0, lane] * t.measure[0, lane]
 
 
-@njit(**OPTIONS)
+@compiled
 def _equality_rows(p: Pattern, t: Tile, a: Lanes) -> None:
     lanes = t.w.shape[1]
     w_shared, t_shared, h_shared = t.W.shape[1] == 1, t.T.shape[1] == 1, t.h.shape[1] == 1
@@ -234,7 +234,7 @@ def _equality_rows(p: Pattern, t: Tile, a: Lanes) -> None:
             a.primal[lane] = max(a.primal[lane], abs(t.residual_y[r, lane]))
 
 
-@njit(**OPTIONS)
+@compiled
 def _eliminate(p: Pattern, t: Tile, a: Lanes) -> None:
     """Factor in place, and forward elimination of the two right-hand sides."""
     lanes = t.w.shape[1]
@@ -282,7 +282,7 @@ def _eliminate(p: Pattern, t: Tile, a: Lanes) -> None:
                     a.centering_x[row, lane] -= measured * t.centering[j, lane]
 
 
-@njit(**OPTIONS)
+@compiled
 def back_substitute(p: Pattern, t: Tile, a: Lanes) -> None:
     """Solve for the nodes in ``a.nodes``, forward-eliminated already, with ``a.dx`` known."""
     lanes = t.w.shape[1]
@@ -301,7 +301,7 @@ def back_substitute(p: Pattern, t: Tile, a: Lanes) -> None:
                     a.nodes[j, lane] -= t.factor[count + i, lane] * a.dx[row, lane]
 
 
-@njit(**OPTIONS)
+@compiled
 def forward_second(p: Pattern, t: Tile, a: Lanes) -> None:
     """Forward elimination of ``a.nodes``; what reaches x is added to ``a.second_x``."""
     lanes = t.w.shape[1]
@@ -319,7 +319,7 @@ def forward_second(p: Pattern, t: Tile, a: Lanes) -> None:
                     a.second_x[row, lane] -= measured * a.nodes[j, lane]
 
 
-@njit(**OPTIONS)
+@compiled
 def row_changes(p: Pattern, t: Tile, a: Lanes, r: int) -> None:
     """Change of a row's left side under (nodes, dx), into ``a.row[0]``."""
     lanes = t.w.shape[1]
@@ -346,7 +346,7 @@ def row_changes(p: Pattern, t: Tile, a: Lanes, r: int) -> None:
                 a.row[0, lane] += t.U[e, lane] * a.dx[col, lane]
 
 
-@njit(**OPTIONS)
+@compiled
 def predict(p: Pattern, t: Tile, a: Lanes) -> None:
     """Second pass: the affine step's length and products, and their forward elimination."""
     lanes = t.w.shape[1]
@@ -388,7 +388,7 @@ def predict(p: Pattern, t: Tile, a: Lanes) -> None:
             t.affine[j, lane] += a.nodes[j, lane] * a.second_share[lane]
 
 
-@njit(**OPTIONS)
+@compiled
 def finish(p: Pattern, t: Tile, a: Lanes) -> None:
     """Third pass: the corrected step and its length."""
     lanes = t.w.shape[1]
@@ -419,7 +419,7 @@ def finish(p: Pattern, t: Tile, a: Lanes) -> None:
             a.ratio[lane] = max(a.ratio[lane], a.row[1, lane])
 
 
-@njit(**OPTIONS)
+@compiled
 def adjoint_right_side(p: Pattern, t: Tile, a: Lanes, upstream: FloatArray) -> None:
     """Minus the costs' gradient in w times ``upstream`` (lanes,), into ``affine``; R'w's part in x."""
     lanes = t.w.shape[1]
@@ -442,7 +442,7 @@ def adjoint_right_side(p: Pattern, t: Tile, a: Lanes, upstream: FloatArray) -> N
             a.second_x[col, lane] -= value * t.w[row, lane] * t.measure[0, lane]
 
 
-@njit(**OPTIONS)
+@compiled
 def adjoint_forward(p: Pattern, t: Tile, a: Lanes) -> None:
     """Forward elimination of the right-hand side in ``affine``; x's part is added to ``second_x``."""
     a.nodes[:] = t.affine
@@ -450,7 +450,7 @@ def adjoint_forward(p: Pattern, t: Tile, a: Lanes) -> None:
     t.affine[:] = a.nodes
 
 
-@njit(**OPTIONS)
+@compiled
 def adjoint_backward(p: Pattern, t: Tile, a: Lanes) -> None:
     """The adjoint of w and y in ``dw`` and ``dy``, of the inequality rows in ``work_z``; dx known."""
     a.nodes[:] = t.affine
@@ -465,7 +465,7 @@ def adjoint_backward(p: Pattern, t: Tile, a: Lanes) -> None:
             t.work_z[r, lane] = t.z[r, lane] * t.inverse_s[r, lane] * a.row[0, lane]
 
 
-@njit(**OPTIONS)
+@compiled
 def recourse_costs(p: Pattern, t: Tile, a: Lanes, out: FloatArray) -> None:
     """The part of each lane's cost that has w in it, unweighted."""
     lanes = t.w.shape[1]
