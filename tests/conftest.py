@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 CHART = ROOT / "helm" / "hedgecast"
 NAMESPACE = "planning"
+_MOST_OF_A_REASON = 1000
 
 
 def pytest_configure() -> None:
@@ -35,6 +36,15 @@ def pytest_configure() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Say at once what failed: a run that is stopped, or whose output is cut, prints no summary."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        why = getattr(getattr(report.longrepr, "reprcrash", None), "message", str(report.longrepr))
+        print(
+            f"\n{report.when} of {report.nodeid}: {why[:_MOST_OF_A_REASON]}", file=sys.__stderr__, flush=True
+        )
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
