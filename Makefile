@@ -87,6 +87,9 @@ bench-reduction: install  ## what reduced scenario sets cost, in units of cost; 
 bench-bulk: install  ## hedgecast generate against the bare loop, and its memory; benchmarks/results/bulk.json
 	$(BIN)/python benchmarks/bench_bulk.py
 
+bench-gpu: install  ## drawing and training on a GPU, where there is one; benchmarks/results/gpu_*.json
+	$(BIN)/python benchmarks/bench_gpu.py
+
 # skfolio asks for cvxpy-base, which is cvxpy under another name in the same folder: without its dependencies.
 bench-decisions: install  ## methods on the benchmark tasks, hours; goes on where it stopped; docs/decisions.md
 	$(BIN)/python -m pip install --quiet --no-deps 'skfolio>=1.12,<2' 'plotly>=6'
