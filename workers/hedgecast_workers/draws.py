@@ -42,8 +42,12 @@ class Drawing:
         return self.model.description
 
     def submit(self, budget: Budget) -> Submit:
-        """What has a request drawn within ``budget``."""
+        """What has a request drawn within ``budget``; waits for nothing."""
         return lambda request: self.queue.submit(request, budget.left)
+
+    def here(self, budget: Budget) -> Submit:
+        """As `submit`, on the thread that asks where that is free to."""
+        return lambda request: self.queue.here(request, budget.left)
 
 
 class Draws:
@@ -95,13 +99,17 @@ class Draws:
         """
         return (await self._versions.of(reference)).submit(budget)
 
+    async def here(self, reference: BundleReference, budget: Budget) -> Submit:
+        """As `submit`, for a thread that may take as long as a draw."""
+        return (await self._versions.of(reference)).here(budget)
+
     async def answer(self, query: ScenariosQuery, trace: Mapping[str, str]) -> Reply:
         """The scenarios that a query asks for."""
         return await replied(query, self._answer, "denoiser.answer", trace)
 
     async def _answer(self, query: ScenariosQuery, budget: Budget, draws: list[DrawFigures]) -> Any:
         version = (await meant(self._versions, query.model)).value
-        submit = version.submit(budget)
+        submit = version.here(budget)
         return await self._query_threads.run(self._scenarios, query, budget, version.model, submit, draws)
 
     async def _loaded(self, reference: BundleReference) -> Drawing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, cast
 
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
@@ -24,6 +25,7 @@ from hedgecast_workers.versions import Versions, descriptions, meant
 
 if TYPE_CHECKING:
     from hedgecast.service.decide import ServedModel
+    from hedgecast.service.local import LocalModel
 
 _WARM_UP_SCENARIOS = 16
 _WARM_UP_SECONDS = 300.0
@@ -62,13 +64,18 @@ class Solver:
     async def _answer(self, query: Query[Any], budget: Budget, draws: list[DrawFigures]) -> Any:
         version = await meant(self._versions, query.model)
         submit = await self._submit(version.reference, budget)
-        job = await self._threads.run(self._job_of, query, budget, version.value, submit, draws)
-        if job is None:
+        solved = await self._threads.run(self._solved, query, budget, version.value, submit, draws)
+        if solved is None:
             return self._unsolved(query, version.value)
-        return await asyncio.wrap_future(self._queue.submit(job))
+        return solved.result() if solved.done() else await asyncio.wrap_future(solved)
+
+    def _solved(self, query: Query[Any], local: LocalModel, budget: Budget) -> Future[Any] | None:
+        """The answer, by now or later; None: the query was only to be checked."""
+        job = self._job_of(query, local, budget)
+        return None if job is None else self._queue.here(job)
 
     async def _submit(self, reference: BundleReference, budget: Budget) -> Submit:
-        """What has scenarios of a version of the model drawn."""
+        """What has scenarios of a version of the model drawn, for a thread that may take as long."""
         loop = asyncio.get_running_loop()
 
         async def drawn(request: DrawRequest) -> Drawn:
@@ -89,7 +96,7 @@ class Solver:
             features=context.features, day_number=context.day_number, count=_WARM_UP_SCENARIOS, seed=0
         )
         submit = await self._submit(reference, Budget(_WARM_UP_SECONDS))
-        drawn = await asyncio.wrap_future(submit(request))
+        drawn = await asyncio.to_thread(lambda: submit(request).result())
         # Beside the queue: the version before goes on answering.
         await asyncio.to_thread(warm_up, model, context, drawn.paths)
         return model
@@ -115,4 +122,4 @@ class DrawingSolver(Solver):
         return self._draws.missing
 
     async def _submit(self, reference: BundleReference, budget: Budget) -> Submit:
-        return await self._draws.submit(reference, budget)
+        return await self._draws.here(reference, budget)

@@ -109,12 +109,12 @@ class _Waiting:
 
 
 class DrawQueue:
-    """Draws what is submitted on threads of its own, batch after batch; see `packing`.
+    """Draws what is submitted on threads of its own, or of who asks, batch after batch; see `packing`.
 
     Parameters
     ----------
     sessions : sequence of Draws
-        One for each thread; batches of different sessions run at once.
+        As many as threads; batches of different sessions run at once.
     batch_scenarios : int
         Most scenarios of a batch.
     wait_seconds : float
@@ -138,9 +138,10 @@ class DrawQueue:
         self._seconds_a_scenario = 0.0
         self._closed = False
         self._changed = threading.Condition()
+        self._idle = list(sessions)
         self._threads = [
-            threading.Thread(target=self._work, args=(session,), name=f"draw-{number}", daemon=True)
-            for number, session in enumerate(sessions)
+            threading.Thread(target=self._work, name=f"draw-{number}", daemon=True)
+            for number in range(len(sessions))
         ]
         for thread in self._threads:
             thread.start()
@@ -155,19 +156,24 @@ class DrawQueue:
         UnavailableError
             The queue is closed.
         """
-        now = time.monotonic()
         with self._changed:
-            if self._closed:
-                raise UnavailableError("the replica that draws is going away: try again")
-            self._waiting = [one for one in self._waiting if not one.given_up(now)]
-            queued = sum(one.progress.left for one in self._waiting)
-            if queued and queued + request.count > self._most:
-                raise self._overloaded(queued, request.count)
-            waiting = _Waiting(
-                progress=Progress(request), future=Future(), came=now, end=now + seconds, queued=queued
-            )
-            self._waiting.append(waiting)
+            waiting = self._enter(request, seconds)
             self._changed.notify_all()
+        return waiting.future
+
+    def here(self, request: DrawRequest, seconds: float) -> Future[Drawn]:
+        """As `submit`, by this thread where none waits and a session does: two threads less to wake.
+
+        The future is done then. For threads that may take as long.
+        """
+        with self._changed:
+            alone = not self._waiting and self._idle and not self._wait and request.count <= self._limit
+            waiting = self._enter(request, seconds)
+            taken = self._taken(time.monotonic()) if alone else None
+            if taken is None:
+                self._changed.notify_all()
+        if taken is not None:
+            self._run(*taken)
         return waiting.future
 
     @property
@@ -184,6 +190,20 @@ class DrawQueue:
         for thread in self._threads:
             thread.join()
 
+    def _enter(self, request: DrawRequest, seconds: float) -> _Waiting:
+        if self._closed:
+            raise UnavailableError("the replica that draws is going away: try again")
+        now = time.monotonic()
+        self._waiting = [one for one in self._waiting if not one.given_up(now)]
+        queued = sum(one.progress.left for one in self._waiting)
+        if queued and queued + request.count > self._most:
+            raise self._overloaded(queued, request.count)
+        waiting = _Waiting(
+            progress=Progress(request), future=Future(), came=now, end=now + seconds, queued=queued
+        )
+        self._waiting.append(waiting)
+        return waiting
+
     def _overloaded(self, queued: int, count: int) -> OverloadedError:
         message = (
             f"{queued} scenarios wait to be drawn, {count} more are over the limit of {self._most}: "
@@ -194,36 +214,39 @@ class DrawQueue:
         share = self._seconds_a_scenario / len(self._threads)
         return OverloadedError(message, queued=queued, retry_seconds=queued * share)
 
-    def _work(self, session: Draws) -> None:
+    def _work(self) -> None:
         while True:
             with self._changed:
-                batch = self._next()
-            if batch is None:
+                taken = self._next()
+            if taken is None:
                 return
-            packed, members = batch
-            began = time.monotonic()
-            try:
-                paths = run_batch(session, packed)
-            except Exception as error:  # noqa: BLE001 - it is the answer of everyone in the batch
-                with self._changed:
-                    for member in members:
-                        member.settle(error)
-                continue
-            # Two threads may hold pieces of one request.
-            with self._changed:
+            self._run(*taken)
+
+    def _run(self, session: Draws, packed: Batch, members: Sequence[_Waiting]) -> None:
+        began, paths, failed = time.monotonic(), None, None
+        try:
+            paths = run_batch(session, packed)
+        except Exception as error:  # noqa: BLE001 - it is the answer of everyone in the batch
+            failed = error
+        # Two threads may hold pieces of one request.
+        with self._changed:
+            self._idle.append(session)
+            if self._waiting:
+                self._changed.notify_all()
+            if paths is not None:
                 self._note_rate((time.monotonic() - began) / packed.scenarios)
                 packed.put(paths)
-                for member in members:
-                    member.finish()
+            for member in members:
+                member.finish() if failed is None else member.settle(failed)
 
-    def _next(self) -> tuple[Batch, list[_Waiting]] | None:
-        """The next batch once there is one, with whose it is; None: the queue is closed and empty."""
+    def _next(self) -> tuple[Draws, Batch, list[_Waiting]] | None:
+        """The next batch once there is one and a session for it; None: the queue is closed and empty."""
         while True:
             now = time.monotonic()
             self._waiting = [one for one in self._waiting if not one.given_up(now)]
-            if not self._waiting:
-                if self._closed:
-                    return None
+            if not self._waiting and self._closed:
+                return None
+            if not self._waiting or not self._idle:
                 self._changed.wait()
                 continue
             left = self._waiting[0].came + self._wait - now
@@ -232,7 +255,7 @@ class DrawQueue:
                 return self._taken(now)
             self._changed.wait(left)
 
-    def _taken(self, now: float) -> tuple[Batch, list[_Waiting]]:
+    def _taken(self, now: float) -> tuple[Draws, Batch, list[_Waiting]]:
         batch = next_batch([one.progress for one in self._waiting], self._limit, self._turn)
         self._turn = self._turn.following
         members = [one for one in self._waiting if one.progress in batch.members]
@@ -240,7 +263,7 @@ class DrawQueue:
             member.began = now if member.began is None else member.began
             member.fills.append(batch.scenarios / self._limit)
         self._waiting = [one for one in self._waiting if one.progress.left]
-        return batch, members
+        return self._idle.pop(), batch, members
 
     def _note_rate(self, seconds: float) -> None:
         before = self._seconds_a_scenario

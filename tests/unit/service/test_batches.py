@@ -145,3 +145,57 @@ def test_work_goes_on_in_the_context_of_its_caller(desk: Desk, queue_of: Callabl
     for name in ("ada", "bob"):
         contextvars.copy_context().run(call, name)
     assert desk.names == ["ada", "bob"]
+
+
+def test_who_finds_nobody_works_itself_in_its_own_context(
+    desk: Desk, queue_of: Callable[..., Queue], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    work = desk.work
+    monkeypatch.setattr(desk, "work", lambda jobs: (threads.append(threading.get_ident()), work(jobs))[1])
+    queue = queue_of()
+    token = NAME.set("me")
+    try:
+        found = queue.here("one")
+    finally:
+        NAME.reset(token)
+    assert found.done()
+    assert found.result() == "ONE"
+    assert (threads, desk.names) == ([threading.get_ident()], ["me"])
+
+
+def test_who_finds_somebody_at_work_waits_with_the_others(desk: Desk, queue_of: Callable[..., Queue]) -> None:
+    queue = queue_of()
+    one = threading.Thread(target=queue.here, args=("hold",))
+    one.start()
+    assert desk.begun.wait(WAIT_SECONDS)
+    later = [queue.here("apple"), queue.submit("avocado")]
+    assert not any(future.done() for future in later)
+    desk.open.set()
+    assert [future.result(WAIT_SECONDS) for future in later] == ["APPLE", "AVOCADO"]
+    one.join()
+    assert desk.batches == [["hold"], ["apple", "avocado"]]
+
+
+@pytest.mark.parametrize(
+    ("word", "error"), [("bad", ValueError), ("crash", RuntimeError)], ids=["its own", "a crash"]
+)
+def test_who_works_itself_gets_its_error_and_lets_the_next_in(
+    desk: Desk, queue_of: Callable[..., Queue], word: str, error: type[Exception]
+) -> None:
+    queue = queue_of()
+    with pytest.raises(error):
+        queue.here(word).result(0)
+    assert queue.here("next").result(0) == "NEXT"
+    assert queue.submit("last").result(WAIT_SECONDS) == "LAST"
+
+
+def test_nobody_works_itself_where_company_is_waited_for_or_the_end_has_come(
+    queue_of: Callable[..., Queue],
+) -> None:
+    waits = queue_of(wait_seconds=0.2)
+    assert [one.result(WAIT_SECONDS) for one in (waits.here("a"), waits.here("ab"))] == ["A", "AB"]
+    closed = queue_of()
+    closed.close()
+    with pytest.raises(RuntimeError):
+        closed.here("late")

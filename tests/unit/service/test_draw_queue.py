@@ -227,3 +227,67 @@ def test_a_query_that_nobody_waits_for_leaves_the_queue(numbers: Numbers, queue:
     numbers.open.set()
     queue.close()
     assert (numbers.batches, figures) == ([(1, 1)], [])
+
+
+def test_who_finds_a_session_that_waits_draws_itself(queue: DrawQueue, numbers: Numbers) -> None:
+    threads: list[int] = []
+    draw = numbers.draw_each
+    numbers.draw_each = lambda *a, **k: (threads.append(threading.get_ident()), draw(*a, **k))[1]  # type: ignore[method-assign, assignment, misc]
+    found = queue.here(_request(4, 2, start=10), PATIENCE_SECONDS)
+    assert found.done()
+    np.testing.assert_array_equal(found.result().paths.ravel(), 2010 + np.arange(4))
+    assert found.result().figures == DrawFigures(
+        queued=0, waited_seconds=pytest.approx(0.0, abs=1.0), batches=1, fill=0.2
+    )
+    assert threads == [threading.get_ident()]
+
+
+def test_who_finds_the_session_busy_is_packed_with_the_others(queue: DrawQueue, numbers: Numbers) -> None:
+    numbers.open.clear()
+    one = threading.Thread(target=queue.here, args=(_request(1, 9), PATIENCE_SECONDS))
+    one.start()
+    assert numbers.begun.acquire(timeout=PATIENCE_SECONDS)
+    later = [
+        queue.here(_request(4, 1), PATIENCE_SECONDS),
+        queue.submit(_request(4, 2), PATIENCE_SECONDS),
+        # More than a run takes: piece by piece, on the queue's thread.
+        queue.here(_request(30, 3), PATIENCE_SECONDS),
+    ]
+    assert not any(future.done() for future in later)
+    numbers.open.set()
+    for seed, future in enumerate(later, start=1):
+        paths = future.result(PATIENCE_SECONDS).paths.ravel()
+        np.testing.assert_array_equal(paths, 1000 * seed + np.arange(len(paths)))
+    one.join()
+    assert numbers.batches[:2] == [(1, 1), (3, 4)]
+
+
+def test_who_draws_itself_gets_the_error_and_leaves_the_session(queue: DrawQueue, numbers: Numbers) -> None:
+    numbers.error = ValueError("no such thing")
+    with pytest.raises(ValueError, match="no such thing"):
+        queue.here(_request(4, 1), PATIENCE_SECONDS).result(0)
+    numbers.error = None
+    assert queue.here(_request(4, 1), PATIENCE_SECONDS).result(0).paths.size == 4
+    assert queue.submit(_request(4, 1), PATIENCE_SECONDS).result(PATIENCE_SECONDS).paths.size == 4
+    queue.close()
+    with pytest.raises(UnavailableError):
+        queue.here(_request(4, 1), PATIENCE_SECONDS)
+
+
+def test_two_sessions_serve_two_who_draw_themselves() -> None:
+    both = [Numbers(), Numbers()]
+    queue = DrawQueue(both, batch_scenarios=20, wait_seconds=0.0, most_queued=50)
+    for numbers in both:
+        numbers.open.clear()
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(queue.here, _request(3, seed), PATIENCE_SECONDS) for seed in (1, 2)]
+        for numbers in both:
+            assert numbers.begun.acquire(timeout=PATIENCE_SECONDS)
+        third = queue.submit(_request(3, 3), PATIENCE_SECONDS)
+        assert not third.done()
+        for numbers in both:
+            numbers.open.set()
+        for seed, future in enumerate(asked, start=1):
+            assert future.result().result(PATIENCE_SECONDS).paths.ravel()[0] == 1000 * seed
+    assert third.result(PATIENCE_SECONDS).paths.ravel()[0] == 3000
+    queue.close()
