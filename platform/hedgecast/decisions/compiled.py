@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import math
 import os
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -38,10 +37,11 @@ from hedgecast.decisions.kernels_pattern import (
 )
 from hedgecast.decisions.kernels_settle import Settled, settle_contexts
 from hedgecast.decisions.kernels_writer import PASSES
+from hedgecast.decisions.working_arrays import FloatArray, Shapes, Work, WorkingArrays, aligned_empty
 from hedgecast.programs.blocks import BlockProblem, SparseMatrix
 from hedgecast.programs.risk import EXPECTATION, Risk
 
-FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 _REGULARIZATION = 1e-9
 # In blocks with equality rows. A column without curvature and the multiplier of its row have nothing but the
@@ -57,9 +57,8 @@ _ADJOINT_REGULARIZATION = 1e-12
 # 16 x 200 in 200 ms with 8, 86 with 40, 77 with 104); more fills the cache for nothing.
 _MAX_LANES = 104
 _MIN_LANES = 48
-# Working arrays that a thread keeps for its next call, bytes: a fresh page costs as much as filling it.
-_MOST_KEPT = 2**24
-_THREAD = threading.local()
+# Bytes: a fresh page costs as much as filling it.
+_WORKING_ARRAYS = WorkingArrays(most_bytes=2**26)
 # Longest list of multiply-adds of one scenario that is worth interpreting lane by lane.
 _MAX_MULTIPLY_ADDS = 2_000_000
 
@@ -195,7 +194,7 @@ class CompiledSolver:
         self.code = self._code()
         self.tiles, self.lanes = _tiling(B if self.deterministic else S, generated=bool(self.code[0]))
 
-    def _code(self) -> npt.NDArray[np.int64]:
+    def _code(self) -> IntArray:
         """Addresses of the template's passes for these coefficients, generated once."""
         varies = tuple(values.varies for values in self.coefficients)
         with self.index.lock:
@@ -204,16 +203,17 @@ class CompiledSolver:
             found = self.index.generated[varies]
         return np.zeros(len(PASSES), np.int64) if found is None else found.addresses
 
-    def _work(self, tiles: int) -> tuple[FloatArray, ...]:
-        """Working arrays of this thread; its last ones where they fit, which are still in the cache."""
-        key = (*_work_rows(self.pattern), tiles, self.lanes)
-        if getattr(_THREAD, "key", None) != key:
-            work = new_work(self.pattern, tiles, self.lanes)
-            if sum(array.nbytes for array in work) > _MOST_KEPT:
-                return work
-            _THREAD.key, _THREAD.work = key, work
-        kept: tuple[FloatArray, ...] = _THREAD.work
-        return kept
+    def _in_threads(
+        self, task: Callable[[IntArray, Work], None], count: int, *, tiles: int, even: bool = False
+    ) -> None:
+        """Run ``task`` on all indices below ``count``, each part with working arrays of so many tiles."""
+        shapes = work_shapes(self.pattern, tiles, self.lanes)
+
+        def on_part(part: IntArray) -> None:
+            with _WORKING_ARRAYS.lent(shapes) as work:
+                task(part, work)
+
+        _in_threads(on_part, count, even=even)
 
     def settle(self, x: FloatArray, barrier: FloatArray) -> tuple[Settled, Results]:
         """What scenarios bring to the first stage at a decision (B, n), and their central points there."""
@@ -224,12 +224,13 @@ class CompiledSolver:
     def _settle(self, result: Results, barrier: FloatArray) -> Settled:
         B, n = result.x.shape
         settled = Settled(np.empty((B, n)), np.empty((B, n, n)), np.zeros(B, np.int64))
-        _in_threads(
-            lambda part: settle_contexts(
+        self._in_threads(
+            lambda part, work: settle_contexts(
                 self.pattern, self.coefficients, self.weight, self.measure, _ADJOINT_REGULARIZATION, barrier,
-                part, self.lanes, self.code, self._work(self.tiles), result, settled,
+                part, self.lanes, self.code, work, result, settled,
             ),
             B,
+            tiles=self.tiles,
         )  # fmt: skip
         return settled
 
@@ -256,21 +257,23 @@ class CompiledSolver:
         if self.deterministic:
             lane_result, lane_central = _by_program(result), _by_program(central)
             lane_report = LaneReport(*report[1:])
-            _in_threads(
-                lambda part: solve_lanes(
+            self._in_threads(
+                lambda part, work: solve_lanes(
                     self.pattern, self.coefficients, self.weight[:, 0], self.constant, settings, part,
-                    self.lanes, self.code, self._work(1), lane_result, lane_central,
+                    self.lanes, self.code, work, lane_result, lane_central,
                     lane_report,
                 ),
                 self.tiles,
+                tiles=1,
             )  # fmt: skip
         else:
-            _in_threads(
-                lambda part: solve_contexts(
+            self._in_threads(
+                lambda part, work: solve_contexts(
                     self.pattern, self.coefficients, self.first, self.weight, self.measure, settings, part,
-                    self.lanes, self.code, self._work(self.tiles), warm is not None, result, central, report,
+                    self.lanes, self.code, work, warm is not None, result, central, report,
                 ),
                 B,
+                tiles=self.tiles,
             )  # fmt: skip
         point = CompiledPoint(self.numbers.num_scenarios, result)
         return Outcome(
@@ -335,12 +338,13 @@ class CompiledSolver:
             )  # fmt: skip
             assert grad_w is not None
             gradient = _array(grad_w[:, 0])
-            _in_threads(
-                lambda part: adjoint_lanes(
+            self._in_threads(
+                lambda part, work: adjoint_lanes(
                     p, self.coefficients, self.weight[:, 0], _ADJOINT_REGULARIZATION, part, self.lanes,
-                    self.code, self._work(1), _by_program(point.arrays), gradient, step,
+                    self.code, work, _by_program(point.arrays), gradient, step,
                 ),
                 self.tiles,
+                tiles=1,
                 even=True,
             )  # fmt: skip
             w, y, z = (torch.from_numpy(array).T[:, :, None] for array in step[:3])
@@ -359,12 +363,13 @@ class CompiledSolver:
         )  # fmt: skip
         in_x = _array(grad_x)
         in_costs = np.zeros((B, S)) if grad_costs is None else _array(grad_costs)
-        _in_threads(
-            lambda part: adjoint_contexts(
+        self._in_threads(
+            lambda part, work: adjoint_contexts(
                 p, self.coefficients, self.first, self.weight, self.measure, _ADJOINT_REGULARIZATION, part,
-                self.lanes, self.code, self._work(self.tiles), point.arrays, in_x, in_costs, out,
+                self.lanes, self.code, work, point.arrays, in_x, in_costs, out,
             ),
             B,
+            tiles=self.tiles,
             even=True,
         )  # fmt: skip
         w, y, z = (torch.from_numpy(array).permute(2, 0, 1) for array in out[3:])
@@ -373,33 +378,14 @@ class CompiledSolver:
         )  # fmt: skip
 
 
-def aligned_empty(*shape: int) -> FloatArray:
-    """An array that begins at a cache line: a vector that straddles two costs two reads.
-
-    From numpy, which asks for huge pages where an array is large: with 100,000 scenarios each pass runs
-    over a gigabyte.
-    """
-    size = math.prod(shape)
-    buffer = np.empty(size + 8)
-    skip = -(buffer.ctypes.data // 8) % 8
-    return buffer[skip : skip + size].reshape(shape)
-
-
-def new_work(p: Pattern, tiles: int, lanes: int) -> tuple[FloatArray, ...]:
+def work_shapes(p: Pattern, tiles: int, lanes: int) -> Shapes:
     """Working arrays of some tiles in the order of `tile_of`; then costs and upstream gradients."""
-    work = tuple(aligned_empty(tiles, count, lanes) for count in _work_rows(p))
-    for array in work:
-        # Numbers, whatever was there before: lanes past the last scenario are computed too.
-        array[:] = 0.0
-    return work
-
-
-def _work_rows(p: Pattern) -> tuple[int, ...]:
     rows = p.num_inequalities
-    return (
+    counts = (
         p.num_recourse, p.num_equalities, rows, rows, rows, p.num_equalities,
         p.num_nodes + p.num_entries, p.num_nodes, p.num_nodes, 1, 1,
     )  # fmt: skip
+    return tuple((tiles, count, lanes) for count in counts)
 
 
 def _array(tensor: Tensor) -> FloatArray:
@@ -463,7 +449,7 @@ def _pool() -> concurrent.futures.ThreadPoolExecutor:
 os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
-def _parts(count: int, workers: int) -> list[npt.NDArray[np.int64]]:
+def _parts(count: int, workers: int) -> list[IntArray]:
     """All indices in parts that shrink: the last ones even out members that take more iterations."""
     parts, start = [], 0
     while start < count:
@@ -473,7 +459,7 @@ def _parts(count: int, workers: int) -> list[npt.NDArray[np.int64]]:
     return parts
 
 
-def _in_threads(task: Callable[[npt.NDArray[np.int64]], None], count: int, *, even: bool = False) -> None:
+def _in_threads(task: Callable[[IntArray], None], count: int, *, even: bool = False) -> None:
     """Run ``task`` on all indices below ``count``, split over as many threads as torch uses.
 
     With ``even``, where every index costs the same, each thread gets one part.

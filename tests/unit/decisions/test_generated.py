@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hedgecast.decisions import compiled, kernels_emit
-from hedgecast.decisions.compiled import new_work
+from hedgecast.decisions.compiled import work_shapes
 from hedgecast.decisions.kernels_emit import COEFFICIENTS, LANES, generate, loops
 from hedgecast.decisions.kernels_passes import (
     adjoint_backward_all,
@@ -28,6 +28,7 @@ from hedgecast.decisions.kernels_tape import Tape
 from hedgecast.decisions.kernels_writer import PASSES, components, tapes
 from hedgecast.decisions.scenario_blocks import analyze_blocks
 from hedgecast.decisions.structured import StructuredBackend
+from hedgecast.decisions.working_arrays import new_work
 
 
 def _pattern(problem):
@@ -47,7 +48,7 @@ class State:
         tiles = -(-S // LANES)
         draws = np.random.default_rng(seed)
         weight, measure = draws.uniform(0.5, 1.5, (1, S)), draws.uniform(0.5, 1.5, (1, S))
-        self.a, work = new_lanes(self.p, LANES), new_work(self.p, tiles, LANES)
+        self.a, work = new_lanes(self.p, LANES), new_work(work_shapes(self.p, tiles, LANES))
         d = pack_context(coefficients, 0, weight, measure, tiles, LANES)
         rows = (self.p.num_recourse, self.p.num_equalities, self.p.num_inequalities)
         w, y, z = (draws.standard_normal((tiles, count, LANES)) for count in rows)
