@@ -46,10 +46,12 @@ demo: install  ## the main job on real data, end to end: runs/demo/report.html
 # Two processes where no test starts Ray, whose own processes would starve the second's tests: those are alone.
 # Both parts run, whatever the first says.
 ON_RAY := tests/e2e tests/integration/test_serve.py
+# Named at the end: where the suite's time goes.
+SLOWEST := --durations=15 --durations-min=20
 
 test: install  ## the whole test suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(addprefix --ignore=,$(ON_RAY)); \
-	  first=$$?; $(BIN)/python -m pytest $(ON_RAY) && exit $$first
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(SLOWEST) $(addprefix --ignore=,$(ON_RAY)); \
+	  first=$$?; $(BIN)/python -m pytest $(SLOWEST) $(ON_RAY) && exit $$first
 
 check: install  ## format, lint, types, import rules, protos: what a reviewer expects
 	$(BIN)/ruff format --check .
