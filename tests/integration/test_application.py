@@ -12,12 +12,9 @@ from pydantic import ValidationError
 from ray.serve.schema import ServeDeploySchema
 
 from hedgecast.core import errors
-from hedgecast.service.models import BundleReference
 from hedgecast.service.settings import load_settings
 from hedgecast_workers.application import ApplicationArgs, build
 from hedgecast_workers.deployments import Component, Replicas, deployment_options
-from hedgecast_workers.plan import ServePlan
-from hedgecast_workers.serve import application
 from hedgecast_workers.serve_config import check_serve_config, serve_config
 
 REPLICAS: dict[Component, Replicas] = {
@@ -130,34 +127,3 @@ def test_the_application_has_the_options_of_the_config(tmp_path: Path) -> None:
     for bound in (solver, denoiser):
         assert bound._bound_deployment._deployment_config.max_queued_requests == 32
     assert gateway._deployment_config.graceful_shutdown_timeout_s == 15.0
-
-
-@pytest.mark.parametrize(
-    ("numbers", "names", "share"),
-    [
-        ({}, {"Solver"}, 1.0),
-        ({"num_solvers": 2}, {"Solver"}, 0.5),
-        ({"num_denoisers": 4}, {"Denoiser"}, 0.25),
-        ({"num_denoisers": 1, "canary": True}, {"Denoiser", "CanaryDenoiser"}, 0.5),
-        ({"num_solvers": 3, "canary": True}, {"Solver", "CanarySolver"}, 0.25),
-    ],
-)
-def test_replicas_that_draw_on_a_gpu_share_one(
-    tmp_path: Path, numbers: dict[str, Any], names: set[str], share: float
-) -> None:
-    reference = BundleReference(folder=tmp_path, name="tiny", version=1)
-    canary = (
-        BundleReference(folder=tmp_path, name="tiny", version=2) if numbers.pop("canary", False) else None
-    )
-    providers = "CUDAExecutionProvider,CPUExecutionProvider"
-    for settings, wanted in ((load_settings(execution_providers=providers), share), (load_settings(), 0.0)):
-        plan = ServePlan(bundle=reference, canary=canary, settings=settings, **numbers)
-        assert plan.gpu_share == wanted
-        bound = application(plan)._bound_deployment
-        found = {}
-        for pair in bound.init_args[1:]:
-            for handle in pair:
-                deployment = handle._bound_deployment
-                found[deployment.name] = (deployment.ray_actor_options or {}).get("num_gpus", 0)
-        assert {name for name, gpus in found.items() if gpus} == (names if wanted else set())
-        assert {gpus for gpus in found.values() if gpus} == ({wanted} if wanted else set())

@@ -144,7 +144,7 @@ def _start_ray(plan: ServePlan, folder: Path) -> None:
             ray.init(
                 address="local",
                 num_cpus=plan.num_denoisers + plan.num_solvers + _SPARE_CPUS,
-                num_gpus=1 if plan.gpu_share else 0,
+                num_gpus=0,
                 include_dashboard=False,
                 object_store_memory=_OBJECT_STORE_BYTES,
                 _node_ip_address=_LOOPBACK,

@@ -7,8 +7,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from hedgecast.service.models import BundleReference
 from hedgecast.service.settings import ServiceSettings
 
-_CPU = "CPUExecutionProvider"
-
 
 class ServePlan(BaseModel):
     """One model behind one gateway."""
@@ -27,14 +25,3 @@ class ServePlan(BaseModel):
     """Replicas that solve."""
     threads: int = Field(default=1, ge=1)
     """Threads of one draw."""
-
-    @property
-    def gpu_share(self) -> float:
-        """Of this machine's first GPU, what each replica that draws has; 0 where the network runs on CPUs.
-
-        Ray shows no GPU to a replica that asks for none, and ONNX Runtime would then miss its provider.
-        """
-        if all(name == _CPU for name in self.settings.providers):
-            return 0.0
-        # One of the canary's draws, however many of the model's do.
-        return 1.0 / ((self.num_denoisers or self.num_solvers) + (self.canary is not None))

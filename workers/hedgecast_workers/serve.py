@@ -59,11 +59,9 @@ def application(plan: ServePlan, replicas: Mapping[Component, Replicas] | None =
     replicas : mapping of Component to Replicas, optional
         How many of what is named, and where, instead of the plan's numbers.
     """
-    drawn = Replicas(count=plan.num_denoisers or plan.num_solvers, num_gpus=plan.gpu_share)
     counts: dict[Component, Replicas] = {"Solver": Replicas(count=plan.num_solvers)}
-    counts["Denoiser" if plan.num_denoisers else "Solver"] = drawn
-    if plan.canary is not None:
-        counts["CanaryDenoiser" if plan.num_denoisers else "CanarySolver"] = Replicas(num_gpus=plan.gpu_share)
+    if plan.num_denoisers:
+        counts["Denoiser"] = Replicas(count=plan.num_denoisers)
     counts |= replicas or {}
     options = deployment_options(
         plan.settings, counts, canary=plan.canary is not None, denoisers=plan.num_denoisers > 0
