@@ -12,17 +12,15 @@ benchmarks/results/gpu_PIECE.json.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
 import pathlib
-import platform
 import subprocess
 import sys
 from typing import Any
 
 import numpy as np
 import torch
+from scenarios_bench import measure
 
 ROOT = pathlib.Path(__file__).resolve().parent
 RESULTS = ROOT / "results"
@@ -91,20 +89,7 @@ def _train() -> dict[str, Any]:
 
 
 def _machine() -> dict[str, Any]:
-    import onnxruntime
-
-    return {
-        "date": datetime.date.today().isoformat(),
-        "gpu": torch.cuda.get_device_name(0),
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "onnxruntime-gpu": onnxruntime.__version__,
-            "cuda": torch.version.cuda,
-        },
-    }
+    return {**measure.where(), "gpu": torch.cuda.get_device_name(0), "cuda": torch.version.cuda}
 
 
 if __name__ == "__main__":

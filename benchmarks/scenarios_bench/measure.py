@@ -14,7 +14,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 RESULTS = pathlib.Path(__file__).resolve().parent.parent / "results"
-_PACKAGES = ("torch", "numpy", "onnxruntime", "pyarrow", "grpcio", "ray", "diffusers", "neuralforecast")
+_PACKAGES = (
+    "torch",
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "pyarrow",
+    "grpcio",
+    "ray",
+    "diffusers",
+    "neuralforecast",
+)
 
 Call = Callable[[], object]
 

@@ -31,7 +31,10 @@ def draws(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def test_a_machine_without_a_gpu_is_not_measured_as_one(draws: ModuleType, tiny: TinyModel) -> None:
+def test_a_machine_without_a_gpu_is_not_measured_as_one(
+    draws: ModuleType, tiny: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(draws.onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     context = features(tiny.split.test)[:1]
     with pytest.raises(RuntimeError, match="no CUDAExecutionProvider: install onnxruntime-gpu"):
         draws.Network.of(tiny.bundle.folder, context, draws.cuda())

@@ -48,7 +48,7 @@ class Denoiser:
         """
         try:
             with stage("denoiser.draw", trace):
-                submit = await self._draws.submit(reference, Budget(seconds))
+                submit = (await self._draws.of(reference)).submit(Budget(seconds))
                 return await asyncio.wrap_future(submit(request))
         except HedgecastError as error:
             return error

@@ -89,19 +89,15 @@ class Draws:
         """Load the first version; every session has run a full batch then."""
         await self._versions.start()
 
-    async def submit(self, reference: BundleReference, budget: Budget) -> Submit:
-        """What has scenarios of a version of the model drawn within the budget.
+    async def of(self, reference: BundleReference) -> Drawing:
+        """A version of the model, loaded where it is not yet.
 
         Raises
         ------
         HedgecastError
-            The version cannot be loaded.
+            It cannot be loaded.
         """
-        return (await self._versions.of(reference)).submit(budget)
-
-    async def here(self, reference: BundleReference, budget: Budget) -> Submit:
-        """As `submit`, for a thread that may take as long as a draw."""
-        return (await self._versions.of(reference)).here(budget)
+        return await self._versions.of(reference)
 
     async def answer(self, query: ScenariosQuery, trace: Mapping[str, str]) -> Reply:
         """The scenarios that a query asks for."""

@@ -122,4 +122,4 @@ class DrawingSolver(Solver):
         return self._draws.missing
 
     async def _submit(self, reference: BundleReference, budget: Budget) -> Submit:
-        return await self._draws.here(reference, budget)
+        return (await self._draws.of(reference)).here(budget)

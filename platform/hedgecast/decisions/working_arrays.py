@@ -20,7 +20,7 @@ Shapes: TypeAlias = tuple[tuple[int, ...], ...]
 def aligned_empty(*shape: int) -> FloatArray:
     """An array that begins at a cache line: a vector that straddles two costs two reads.
 
-    Not zeros: their pages come one by one as they are first written, which takes half a second for
+    From numpy, which asks for huge pages where an array is large: with 100,000 scenarios each pass runs
     over a gigabyte.
     """
     size = math.prod(shape)
@@ -53,12 +53,11 @@ class WorkingArrays:
     def __init__(self, most_bytes: int) -> None:
         self._most, self._lock = most_bytes, threading.Lock()
         self._kept: collections.deque[tuple[Shapes, Work]] = collections.deque()
-        self._bytes = 0
 
     @property
     def kept_bytes(self) -> int:
         """Of what is not lent."""
-        return self._bytes
+        return sum(_size(work) for _, work in self._kept)
 
     @contextmanager
     def lent(self, shapes: Shapes) -> Iterator[Work]:
@@ -75,20 +74,16 @@ class WorkingArrays:
                 if self._kept[place][0] == shapes:
                     _, work = self._kept[place]
                     del self._kept[place]
-                    self._bytes -= _size(work)
                     return work
         return None
 
     def _give_back(self, shapes: Shapes, work: Work) -> None:
-        size = _size(work)
-        if size > self._most:
+        if _size(work) > self._most:
             return
         with self._lock:
             self._kept.append((shapes, work))
-            self._bytes += size
-            while self._bytes > self._most:
-                _, oldest = self._kept.popleft()
-                self._bytes -= _size(oldest)
+            while self.kept_bytes > self._most:
+                self._kept.popleft()
 
 
 def _size(work: Work) -> int:

@@ -223,21 +223,25 @@ class DrawQueue:
             self._run(*taken)
 
     def _run(self, session: Draws, packed: Batch, members: Sequence[_Waiting]) -> None:
-        began, paths, failed = time.monotonic(), None, None
+        began = time.monotonic()
+        outcome: NDArray[np.float32] | Exception
         try:
-            paths = run_batch(session, packed)
+            outcome = run_batch(session, packed)
         except Exception as error:  # noqa: BLE001 - it is the answer of everyone in the batch
-            failed = error
+            outcome = error
         # Two threads may hold pieces of one request.
         with self._changed:
             self._idle.append(session)
             if self._waiting:
                 self._changed.notify_all()
-            if paths is not None:
-                self._note_rate((time.monotonic() - began) / packed.scenarios)
-                packed.put(paths)
+            if isinstance(outcome, Exception):
+                for member in members:
+                    member.settle(outcome)
+                return
+            self._note_rate((time.monotonic() - began) / packed.scenarios)
+            packed.put(outcome)
             for member in members:
-                member.finish() if failed is None else member.settle(failed)
+                member.finish()
 
     def _next(self) -> tuple[Draws, Batch, list[_Waiting]] | None:
         """The next batch once there is one and a session for it; None: the queue is closed and empty."""
