@@ -146,6 +146,7 @@ def _jobs(entry: Entry, methods: tuple[str, ...], counts: tuple[int, ...], seeds
             ",".join(methods),
             seeds=seeds,
             scenarios=",".join(map(str, counts)),
+            drawn=entry.drawn,
             estimator=None,
             baseline=entry.baseline,
         )
@@ -159,7 +160,15 @@ def _jobs(entry: Entry, methods: tuple[str, ...], counts: tuple[int, ...], seeds
     for method in methods:
         check_method(method)
     return [
-        Job(label=method, method=method, estimator=None, seed=seed, counts=counts, source=source)
+        Job(
+            label=method,
+            method=method,
+            estimator=None,
+            seed=seed,
+            counts=counts,
+            source=source,
+            drawn=entry.drawn,
+        )
         for seed in range(seeds)
         for method in methods
     ]

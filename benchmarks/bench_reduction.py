@@ -41,6 +41,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "forward-selection, order 1": {"method": "forward-selection", "order": 1},
     "forward-selection, order 2": {"method": "forward-selection", "order": 2},
     "k-means": {"method": "k-means"},
+    "quantiles": {"method": "quantiles"},
 }
 
 

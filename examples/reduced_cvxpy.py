@@ -46,7 +46,7 @@ def main() -> dict[str, float]:
         24, shortage_cost=SHORTAGE, excess_cost=EXCESS, quadratic_cost=0.0, ramp_limit=RAMP
     )
     optimum = program.solve(paths[None, :, :, 0], backend="reference")
-    for method in ("forward-selection", "k-means"):
+    for method in ("forward-selection", "k-means", "quantiles"):
         few = reduce_scenarios(paths, 20, method=method)
         cost, schedule = own_model(few.paths[:, :, 0], few.probabilities)
         judged = reduction_error(

@@ -27,6 +27,8 @@ class Entry:
     """Benchmark tables that it reads; a study reads the one there is as its data."""
     methods: tuple[str, ...] = (*CLOSED, *JOINT)
     counts: tuple[int, ...] = (25, 200, 1000)
+    drawn: int | None = None
+    """For each day, where decisions are on few that stand for them."""
     seeds: int = 2
     baseline: str = "ridge-residual"
     block_days: int = 7
@@ -47,6 +49,15 @@ ENTRIES = {
         arguments={"features": "chosen", "decided_on": 25},
         tables=("pjm_load.parquet",),
         counts=(25,),
+        seeds=5,
+    ),
+    "pjm-chosen-few": Entry(
+        title="PJM power scheduling, the same features, decided on few scenarios that stand for 1,000",
+        file="pjm.py",
+        arguments={"features": "chosen"},
+        tables=("pjm_load.parquet",),
+        counts=(25, 50),
+        drawn=1000,
         seeds=5,
     ),
     "pjm-149": Entry(

@@ -39,7 +39,7 @@ def _comparison(found: Found) -> list[str]:
         realism = entry["realism"]
         rows.append(
             [
-                str(entry["num_scenarios"]),
+                _count(entry),
                 entry["label"],
                 figure(entry["cost"]),
                 "" if entry["is_baseline"] else spread(entry["difference"], low_high),
@@ -75,6 +75,11 @@ def _comparison(found: Found) -> list[str]:
         "",
     ]
     return lines
+
+
+def _count(entry: Found) -> str:
+    decided, drawn = entry["num_scenarios"], entry["drawn"]
+    return f"{decided} for {drawn:,}" if drawn > decided else str(decided)
 
 
 _JOINT_PAIR = {"diffusion", "diffusion-dfl"}

@@ -20,7 +20,7 @@ def run(name: str) -> dict[str, float]:
 
 def test_a_model_in_cvxpy_takes_a_reduced_set(capsys: pytest.CaptureFixture[str]) -> None:
     found = run("reduced_cvxpy.py")
-    for method in ("forward-selection", "k-means"):
+    for method in ("forward-selection", "k-means", "quantiles"):
         assert found[f"{method} own model"] == pytest.approx(found[f"{method} believed"], rel=1e-6)
         assert 0 < found[f"{method} error"] < found[f"{method} full"]
     assert "20 of 1000" in capsys.readouterr().out

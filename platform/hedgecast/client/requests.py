@@ -21,6 +21,7 @@ _METHODS: dict[str, scenario_pb.ReductionMethod.ValueType] = {
     "auto": scenario_pb.REDUCTION_METHOD_UNSPECIFIED,
     "forward-selection": scenario_pb.FORWARD_SELECTION,
     "k-means": scenario_pb.K_MEANS,
+    "quantiles": scenario_pb.QUANTILES,
 }
 
 
@@ -117,7 +118,7 @@ class ScenarioOptions(TypedDict, total=False):
     """Rows of a record batch; about 1 MiB of them where left out."""
     reduce_to: int | None
     """Send at most so many with probabilities in place of all."""
-    reduction_method: Literal["auto", "forward-selection", "k-means"]
+    reduction_method: Literal["auto", "forward-selection", "k-means", "quantiles"]
     """How; by the number of scenarios where left out."""
     tree: Mapping[str, Sequence[int]] | None
     """Send a scenario tree: ``{"stages": [0, 6, 12], "branching": [4, 3, 2]}``."""

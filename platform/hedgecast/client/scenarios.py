@@ -29,9 +29,10 @@ class ReductionFigures:
     kept: int
     """Scenarios, or leaves of the tree."""
     method: str
-    """``FORWARD_SELECTION`` or ``K_MEANS``."""
+    """``FORWARD_SELECTION``, ``K_MEANS`` or ``QUANTILES``."""
     distance: float
-    """Wasserstein distance of order 2, in standard deviations of each series; of a tree an upper bound."""
+    """Wasserstein distance of order 2, in standard deviations of each series; of a tree an upper bound, of
+    quantiles a lower one."""
     relative_distance: float
     """Over that of the mean alone."""
     cost_error: float

@@ -37,6 +37,10 @@ def backtest(
     scenarios: Annotated[
         str, typer.Option(help="Scenarios of each day, for all methods; several separated by commas.")
     ] = "200",
+    drawn: Annotated[
+        int | None,
+        typer.Option(help="Draw so many for each day and decide on few that stand for them."),
+    ] = None,
     estimator: Annotated[
         str | None,
         typer.Option(help=f"Of the task gradient of {JOINT}; several separated by commas."),
@@ -54,8 +58,9 @@ def backtest(
     """Compare methods by the realized cost of their decisions on the test days.
 
     All methods get the same days, scenario counts and training budget. Intervals are 95 %, paired by day
-    against the baseline, over blocks of a week; the spread of seeds stands apart. The folder gets
-    results.json, results.md and results.png. Finished trials stay there: after Ctrl-C the same command
+    against the baseline, over blocks of a week; the spread of seeds stands apart. With `--drawn` decisions
+    are on equally likely scenarios in which every series and step keeps the law of those drawn. The folder
+    gets results.json, results.md and results.png. Finished trials stay there: after Ctrl-C the same command
     goes on where it was.
 
     Examples:
@@ -64,12 +69,22 @@ def backtest(
 
     hedgecast backtest my_study.toml --scenarios 25,200,1000 --workers 2 --output runs/mine
 
+    hedgecast backtest my_study.toml --scenarios 25,50 --drawn 1000
+
     hedgecast backtest my_study.toml --methods diffusion-dfl --estimator pathwise,score-function --json
     """
     console = Console(stderr=as_json)
     steps = Steps(console)
     config = read_study(study, changes or [])
-    jobs = jobs_of(config, methods, seeds=seeds, scenarios=scenarios, estimator=estimator, baseline=baseline)
+    jobs = jobs_of(
+        config,
+        methods,
+        seeds=seeds,
+        scenarios=scenarios,
+        drawn=drawn,
+        estimator=estimator,
+        baseline=baseline,
+    )
     folder = output or Path("runs/backtest") / config.name
     with steps.step("read the data"):
         # Once here, before many read them: what is fetched is then cached, and a defect shows at once.
@@ -92,7 +107,14 @@ def backtest(
 
 
 def jobs_of(
-    study: Study, methods: str, *, seeds: int, scenarios: str, estimator: str | None, baseline: str
+    study: Study,
+    methods: str,
+    *,
+    seeds: int,
+    scenarios: str,
+    estimator: str | None,
+    baseline: str,
+    drawn: int | None = None,
 ) -> list[trials.Job]:
     """The trials that a command line asks for, methods in its order, the baseline first if it is not named.
 
@@ -103,6 +125,10 @@ def jobs_of(
     """
     names, counts = _names(methods, baseline), _counts(scenarios)
     estimators = _estimators(estimator, names)
+    if drawn is not None and drawn < max(counts):
+        raise ConfigError(
+            f"--drawn {drawn}: must be at least {max(counts)}, as --scenarios says", key="drawn"
+        )
     if seeds < 1:
         raise ConfigError(f"--seeds {seeds}: must be at least 1", key="seeds")
     # What each trial sets itself must not make a difference to its name.
@@ -118,7 +144,13 @@ def jobs_of(
             label = f"{name} ({choice})" if len(chosen) > 1 else name
             found += [
                 trials.Job(
-                    label=label, method=name, estimator=choice, seed=seed, counts=counts, source=source
+                    label=label,
+                    method=name,
+                    estimator=choice,
+                    seed=seed,
+                    counts=counts,
+                    source=source,
+                    drawn=drawn,
                 )
                 for seed in range(seeds)
             ]

@@ -37,6 +37,9 @@ def scenarios(
     reduce_to: Annotated[
         int | None, typer.Option("--reduce-to", help="Keep at most so many, with probabilities.")
     ] = None,
+    reduce_by: Annotated[
+        str, typer.Option("--reduce-by", help="auto, forward-selection, k-means or quantiles.")
+    ] = "auto",
     risk: ask.RiskText = "expectation",
     given: ask.Given = None,
     authorities: ask.Authorities = None,
@@ -47,17 +50,20 @@ def scenarios(
 
     Parquet and Arrow files have one row a scenario and one column of lists a series, with units and times in
     the schema's metadata; a CSV file has one row a scenario and step. The error of `--reduce-to` is told
-    in `--risk` and under `--given`.
+    in `--risk` and under `--given`. `--reduce-by quantiles` keeps the law of every series and step: for
+    programs whose recourse is paid step by step.
 
     Examples:
 
         hedgecast scenarios --model german_grid --rows history.csv --scenarios 10000 --out day.parquet
 
         hedgecast scenarios --model german_grid --rows history.csv --reduce-to 50 --out day.csv
+
+        hedgecast scenarios --model my_grid --rows days.csv --reduce-to 25 --reduce-by quantiles --out day.csv
     """
     write = writer_of(out)
-    if reduce_to is None and (given or risk != "expectation"):
-        raise ConfigError("--risk and --given tell the error of a reduction: give --reduce-to, too")
+    if reduce_to is None and (given or risk != "expectation" or reduce_by != "auto"):
+        raise ConfigError("--risk, --given and --reduce-by are about a reduction: give --reduce-to, too")
     with (
         ask.connect(address, authorities, deadline) as client,
         # Shown on a terminal alone.
@@ -69,7 +75,7 @@ def scenarios(
         if reduce_to is None:
             # Only a reduction minimizes anything.
             del asked["risk"]
-        options = cast(ScenarioOptions, {**asked, "reduce_to": reduce_to})
+        options = cast(ScenarioOptions, {**asked, "reduce_to": reduce_to, "reduction_method": reduce_by})
         found = client.scenarios(model, **options)
         with written_whole(out) as part:
             write(found, part)

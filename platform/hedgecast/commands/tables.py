@@ -42,7 +42,7 @@ def results_tables(results: Results, num_scenarios: int) -> tuple[Table, Table]:
     """A comparison of trials at one number of scenarios: what was decided, and how real and costly it was."""
     entries = results.at(num_scenarios)
     realism = realism_names(entries, headlines=True)
-    decisions = _empty(f"{results.title}, {num_scenarios} scenarios", decision_headings(results))
+    decisions = _empty(f"{results.title}, {results.counted(num_scenarios)}", decision_headings(results))
     effort = _empty("Realism and effort", [*realism.values(), *EFFORT_HEADINGS])
     for entry in entries:
         decisions.add_row(entry.label, *decision_cells(entry, interval=False))

@@ -29,6 +29,7 @@ def main(path: Path) -> int:
             job["method"],
             seed=job["seed"],
             counts=job["counts"],
+            drawn=job["drawn"],
             estimator=job["estimator"],
             progress=lambda phase, done, total, text: _say(phase=phase, done=done, total=total, text=text),
         )

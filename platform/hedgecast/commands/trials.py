@@ -48,14 +48,17 @@ class Job:
     estimator: str | None
     seed: int
     counts: tuple[int, ...]
-    """Numbers of scenarios."""
+    """Numbers of scenarios that are decided on."""
     source: Mapping[str, Any]
     """Where the task comes from: see `load_task`."""
+    drawn: int | None = None
+    """Drawn for each day, if more: see `hedgecast.learning.trial.run_trial`."""
 
     @property
     def key(self) -> str:
         """Name of its folder."""
-        values = [__version__, self.method, self.estimator, self.seed, self.source, _digests(self.source)]
+        asked = [self.method, self.estimator, self.seed, self.drawn]
+        values = [__version__, *asked, self.source, _digests(self.source)]
         digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
         name = self.method if self.estimator is None else f"{self.method}-{self.estimator}"
         return f"{name}-seed{self.seed}-{digest[:12]}"

@@ -24,6 +24,7 @@ from hedgecast.learning.task import Task
 from hedgecast.regret.backtest import MethodResult, backtest
 from hedgecast.regret.metrics import regret
 from hedgecast.scenarios.realism import realism_report
+from hedgecast.scenarios.reduction import reduce_set
 from hedgecast.scenarios.scenario_set import ScenarioSet
 
 Progress = Callable[[str, int, int, str], None]
@@ -132,6 +133,7 @@ def run_trial(
     *,
     seed: int,
     counts: Sequence[int],
+    drawn: int | None = None,
     estimator: str | None = None,
     progress: Progress | None = None,
 ) -> Trial:
@@ -145,7 +147,10 @@ def run_trial(
     seed : int
         Of weights, noise, order of days and test scenarios.
     counts : sequence of int
-        Numbers of scenarios of each test day.
+        Numbers of scenarios that each test day is decided on.
+    drawn : int, optional
+        Drawn for each test day, if more: decisions are then on equally likely scenarios that stand for them
+        (`hedgecast.scenarios.quantile_set`), and realism is that of those drawn.
     estimator : str, optional
         Of the task gradient; the configuration's if left out.
     progress : callable, optional
@@ -158,11 +163,14 @@ def run_trial(
     fitted = fit_methods((method,), task.train, task.validation, config, task.program(), progress)[method]
     train_seconds = time.perf_counter() - started
     decided: dict[int, tuple[MethodResult, float]] = {}
+    had: dict[int, int] = {}
     best = np.empty(0)
     for count in counts:
         started = time.perf_counter()
-        scenarios = fitted.scenarios(task.test, count, seed)
+        full = fitted.scenarios(task.test, max(count, drawn or 0), seed)
+        scenarios = full if full.num_scenarios <= count else reduce_set(full, count, method="quantiles")[0]
         draw_seconds = time.perf_counter() - started
+        had[count] = full.num_scenarios
         found = backtest(
             task.test_days,
             {method: scenarios},
@@ -179,10 +187,10 @@ def run_trial(
         if progress is not None:
             progress("realism", place, len(decided), f"{count} scenarios")
         tested[count] = Tested(
-            num_scenarios=result.num_scenarios,
+            num_scenarios=had[count],
             costs=result.costs,
             expected=result.expected,
-            realism=realism_figures(task, fitted.scenarios(task.test, count, seed)),
+            realism=realism_figures(task, fitted.scenarios(task.test, had[count], seed)),
             draw_seconds=draw_seconds,
             solve_seconds=result.solve_seconds,
         )

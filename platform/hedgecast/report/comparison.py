@@ -43,9 +43,9 @@ class Entry:
 
     label: str
     num_scenarios: int
-    """Asked for; methods of one scenario have one whatever is asked for."""
+    """Asked for, to decide on; methods of one scenario have one whatever is asked for."""
     drawn: int
-    """Had."""
+    """For each day; more than decided on where few stand for many."""
     num_days: int
     num_seeds: int
     cost: float
@@ -117,6 +117,12 @@ class Results:
         """The entries of one number of scenarios."""
         return [entry for entry in self.entries if entry.num_scenarios == num_scenarios]
 
+    def counted(self, num_scenarios: int) -> str:
+        """That number in words, with how many were drawn where those stand for more."""
+        drawn = max(entry.drawn for entry in self.at(num_scenarios))
+        text = f"{num_scenarios} scenarios"
+        return f"{text} for {drawn:,} drawn" if drawn > num_scenarios else text
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; what is not finite becomes null."""
         plain: dict[str, Any] = _finite({"format": FORMAT, **dataclasses.asdict(self)})
@@ -147,7 +153,7 @@ def results_markdown(results: Results) -> str:
     for count in results.scenario_counts:
         entries = results.at(count)
         realism = realism_names(entries)
-        lines += [f"## {count} scenarios", ""]
+        lines += [f"## {results.counted(count)}", ""]
         lines += _table(
             ["method", *decision_headings(results)], [[e.label, *decision_cells(e)] for e in entries]
         )
@@ -190,7 +196,7 @@ def results_chart(results: Results) -> Figure:
                 marks = [cost - base.cost for cost in entry.seed_costs]
                 axis.plot(marks, [place - 0.22] * len(marks), "|", color=color, ms=7)
         axis.axvline(0, color="black", lw=1)
-        axis.set_title(f"{count} scenarios")
+        axis.set_title(results.counted(count))
         axis.set_xlabel(f"cost per day less {results.baseline}")
         _keep_readable(axis, entries)
     axes[0].set_yticks(range(len(labels)), list(reversed(labels)))

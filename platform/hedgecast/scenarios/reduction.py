@@ -6,7 +6,8 @@ probability p_k and the best law on kept scenarios z_j is
     W_r = (sum_k p_k min_j c(x_k, z_j))^(1/r)
 
 reached when every x_k hands its probability to the nearest z_j. Forward selection keeps scenarios of the set;
-k-means, for order 2 alone, is free to make new ones, the means of its clusters: nearer, smoother.
+k-means, for order 2 alone, is free to make new ones, the means of its clusters: nearer, smoother. Both narrow
+the law of a single step; `quantile_set` keeps it, with equal probabilities, and is not the nearest.
 
 Source: Dupacova, Groewe-Kuska and Roemisch (2003), Theorem 2, https://doi.org/10.1007/s10107-002-0331-0;
 Heitsch and Roemisch (2003), eq. 8, https://doi.org/10.1023/A:1021805924152.
@@ -24,11 +25,12 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from hedgecast.core.errors import ConfigError, DataError, ShapeError
+from hedgecast.scenarios.quantile_set import quantile_set
 from hedgecast.scenarios.scenario_set import ScenarioSet
 from hedgecast.scenarios.selection import forward_selection, nearest_of, pair_costs
 
-Method = Literal["auto", "forward-selection", "k-means"]
-METHODS = ("auto", "forward-selection", "k-means")
+Method = Literal["auto", "forward-selection", "k-means", "quantiles"]
+METHODS = ("auto", "forward-selection", "k-means", "quantiles")
 
 FORWARD_LIMIT = 2_000
 """``auto`` takes forward selection up to so many scenarios: 50 of 2,000 days take it 0.4 s on one core, of
@@ -44,21 +46,22 @@ class Reduced:
 
     paths: NDArray[np.float64]
     """(K, T, F) in the units of the data. Forward selection: in the order of selection, so that the first n
-    are those of a reduction to n; k-means: the likeliest first."""
+    are those of a reduction to n; k-means: the likeliest first; quantiles: in the order of the set."""
     probabilities: NDArray[np.float64]
     """(K,) all positive, sum 1."""
     indices: NDArray[np.int64] | None
-    """(K,) places in the full set; None where scenarios are means."""
+    """(K,) places in the full set; None where scenarios are made."""
     assignment: NDArray[np.int64]
     """(S,) which kept scenario stands for each one of the full set: the nearest, the first of equals."""
     distance: float
-    """Wasserstein distance of ``order`` between the full and the reduced set, in units of ``scale``."""
+    """Wasserstein distance of ``order`` between the full and the reduced set, in units of ``scale``; of
+    quantiles, whose probabilities are not those of the nearest, a lower bound of it."""
     spread: float
     """The same distance between the full set and its mean alone: what one scenario would have left."""
     order: int
     """1 or 2."""
     method: str
-    """``forward-selection`` or ``k-means``."""
+    """``forward-selection``, ``k-means`` or ``quantiles``."""
     scale: NDArray[np.float64]
     """(T, F) what differences were divided by, in the units of the data."""
 
@@ -98,6 +101,7 @@ def reduce_scenarios(
         (S,); equal where left out.
     method : str
         ``auto`` is forward selection up to `FORWARD_LIMIT` scenarios and for order 1, else k-means.
+        ``quantiles``: see `hedgecast.scenarios.quantile_set`; the distance has no say in them.
     order : int
         Of the distance: 1 for costs Lipschitz in the scenario, 2 weighs far scenarios more.
     scale : array or float, optional
@@ -131,13 +135,20 @@ def reduce_scenarios(
         picks = forward_selection(points[places], masses, min(count, places.size), order)
         indices = places[picks]
         centers, kept = points[indices], values[indices]
-    else:
+    elif chosen == "k-means":
         centers = _clusters(points[places], masses, count, seed)
         kept = centers.reshape(-1, *scales.shape) * scales
+    else:
+        kept = quantile_set(values, weights, count)
+        centers = (kept / scales).reshape(count, -1)
     assignment, nearest = nearest_of(points, centers, order)
     return Reduced(
         paths=kept,
-        probabilities=_masses(assignment, weights, centers.shape[0]),
+        probabilities=(
+            np.full(count, 1.0 / count)
+            if chosen == "quantiles"
+            else _masses(assignment, weights, centers.shape[0])
+        ),
         indices=indices,
         assignment=assignment,
         distance=_to_order(float(weights @ nearest), order),

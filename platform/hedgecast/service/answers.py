@@ -296,7 +296,7 @@ class ReduceAnswer:
     kept: int
     """Scenarios, or leaves."""
     method: str
-    """``forward-selection`` or ``k-means``."""
+    """``forward-selection``, ``k-means`` or ``quantiles``."""
     distance: float
     relative_distance: float
     cost_error: float

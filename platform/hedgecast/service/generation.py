@@ -29,6 +29,7 @@ END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 _METHODS = {
     "forward-selection": scenario_pb.FORWARD_SELECTION,
     "k-means": scenario_pb.K_MEANS,
+    "quantiles": scenario_pb.QUANTILES,
 }
 
 A = TypeVar("A")

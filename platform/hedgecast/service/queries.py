@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hedgecast.programs.risk import Risk
 from hedgecast.registry.ladder import MeasuredStep, Rung
 from hedgecast.rpc.codec import NamedRows
+from hedgecast.scenarios.reduction import Method
 from hedgecast.service.answers import (
     DecideAnswer,
     EvaluateAnswer,
@@ -130,7 +131,7 @@ class ReduceQuery(Query[ReduceAnswer]):
 
     reduce_to: int
     """At most so many; 0: a tree."""
-    method: Literal["auto", "forward-selection", "k-means"]
+    method: Method
     stages: tuple[int, ...] = ()
     """First steps of a tree's stages."""
     branching: tuple[int, ...] = ()

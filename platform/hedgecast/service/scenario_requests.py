@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from typing import Any, Literal
+from typing import Any
 
 from hedgecast.core.errors import InputError
 from hedgecast.rpc.v1 import scenario_service_pb2 as scenario_pb
+from hedgecast.scenarios.reduction import Method
 from hedgecast.service.models import ModelDescription
 from hedgecast.service.queries import ReduceQuery, ScenariosQuery
 from hedgecast.service.question import question_of
@@ -17,10 +18,11 @@ BATCH_BYTES = 2**20
 """Of a batch whose size the caller leaves open."""
 # Node, parent, name, stage, first step, probability of a tree's node; a name has 4 letters a stage.
 _NODE_BYTES = 64
-_METHODS: dict[int, Literal["auto", "forward-selection", "k-means"]] = {
+_METHODS: dict[int, Method] = {
     scenario_pb.REDUCTION_METHOD_UNSPECIFIED: "auto",
     scenario_pb.FORWARD_SELECTION: "forward-selection",
     scenario_pb.K_MEANS: "k-means",
+    scenario_pb.QUANTILES: "quantiles",
 }
 
 
@@ -114,7 +116,8 @@ def _check_alone(message: scenario_pb.GenerateScenariosRequest) -> None:
 def _reduction(message: scenario_pb.GenerateScenariosRequest, count: int) -> dict[str, Any]:
     if message.reduction_method not in _METHODS:
         raise InputError(
-            f"reduction_method is {message.reduction_method}: must be FORWARD_SELECTION or K_MEANS",
+            f"reduction_method is {message.reduction_method}: must be FORWARD_SELECTION, K_MEANS or "
+            "QUANTILES",
             field="reduction_method",
         )
     chosen = {"method": _METHODS[message.reduction_method], "reduce_to": message.reduce_to}
@@ -128,6 +131,11 @@ def _reduction(message: scenario_pb.GenerateScenariosRequest, count: int) -> dic
     if message.reduce_to:
         raise InputError(
             f"reduce_to is {message.reduce_to} with a tree: leave one of them out", field="reduce_to"
+        )
+    if chosen["method"] == "quantiles":
+        raise InputError(
+            "reduction_method is QUANTILES with a tree: take FORWARD_SELECTION or K_MEANS",
+            field="reduction_method",
         )
     return {**chosen, **_shape(message.tree)}
 

@@ -115,6 +115,9 @@ def test_finished_trials_are_not_run_again(ran: tuple[Path, dict[str, Any]], pat
     assert not again["failures"]
 
 
+ONE: dict[str, Any] = {"seeds": 1, "scenarios": "10", "estimator": None, "baseline": "point"}
+
+
 def test_what_a_trial_depends_on_is_in_its_name(study: Study, path: Path) -> None:
     def key(changed: Study, estimator: str | None = None, name: str = "diffusion-dfl") -> str:
         jobs = jobs_of(changed, name, seeds=1, scenarios="10", estimator=estimator, baseline=name)
@@ -124,6 +127,8 @@ def test_what_a_trial_depends_on_is_in_its_name(study: Study, path: Path) -> Non
     assert key(study) != key(read_study(path, ["learning.epochs=7"]))
     assert key(study) != key(study, "score-function")
     assert key(study) != key(study, name="diffusion")
+    few = {drawn: jobs_of(study, "point", drawn=drawn, **ONE)[0] for drawn in (None, 20)}
+    assert few[None].key != few[20].key
     table = path.parent / "tiny.csv"
     text = table.read_text(encoding="utf-8")
     before = key(study)
@@ -166,6 +171,7 @@ def test_estimators_give_a_line_each(study: Study) -> None:
             {"estimator": "pathwize", "methods": "diffusion-dfl"},
             "no estimator 'pathwize': choose from pathwise",
         ),
+        ({"drawn": 9}, "--drawn 9: must be at least 10"),
         ({"estimator": "pathwise"}, "a choice of diffusion-dfl alone"),
     ],
 )

@@ -115,6 +115,8 @@ def test_a_reduction_is_told_with_its_cost(
     assert [int(row["scenario"]) for row in read[::6]] == found.indices.tolist()
     assert [float(row["probability"]) for row in read[::6]] == found.probabilities.tolist()
     assert "5 of 90 by forward selection" in _run(address, history, tmp_path / "few.parquet", *more)
+    by_step = _run(address, history, tmp_path / "few.parquet", *more, "--reduce-by", "quantiles")
+    assert "5 of 90 by quantiles" in by_step
 
 
 @pytest.mark.parametrize(
@@ -122,6 +124,8 @@ def test_a_reduction_is_told_with_its_cost(
     [
         ("day.txt", (), ConfigError, r"must end in \.parquet, \.arrow, \.csv"),
         ("day.csv", ("--risk", "cvar:0.9"), ConfigError, "--reduce-to"),
+        ("day.csv", ("--reduce-by", "quantiles"), ConfigError, "--reduce-to"),
+        ("day.csv", ("--reduce-to", "5", "--reduce-by", "best"), ConfigError, "reduction_method is 'best'"),
         ("day.csv", ("--scenarios", "2000000"), InputError, "scenario_count is 2000000"),
     ],
 )

@@ -59,6 +59,21 @@ def test_equal_seeds_give_equal_costs(task: Task, trial: Trial) -> None:
     assert not np.array_equal(other.tested[10].costs, trial.tested[10].costs)
 
 
+def test_few_that_stand_for_many_cost_less_than_as_many_drawn(task: Task, trial: Trial) -> None:
+    few = run_trial(task, "ridge-residual", seed=3, counts=(10, 200), drawn=200)
+    assert {count: found.num_scenarios for count, found in few.tested.items()} == {10: 200, 200: 200}
+    whole = run_trial(task, "ridge-residual", seed=3, counts=(200,)).tested[200]
+    np.testing.assert_array_equal(few.tested[200].costs, whole.costs)
+    # A tenth of what ten drawn ones lose stays.
+    lost = few.tested[10].costs.mean() - whole.costs.mean()
+    assert abs(lost) < 0.5 * (trial.tested[10].costs.mean() - whole.costs.mean())
+    assert few.tested[10].realism == few.tested[200].realism == whole.realism
+
+
+def test_a_point_forecast_has_nothing_to_reduce(task: Task) -> None:
+    assert run_trial(task, "point", seed=0, counts=(10,), drawn=20).tested[10].num_scenarios == 1
+
+
 def test_what_is_saved_is_read_back(trial: Trial, tmp_path: Path) -> None:
     trial.save(tmp_path)
     found = Trial.load(tmp_path)

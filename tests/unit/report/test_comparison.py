@@ -66,6 +66,16 @@ def test_three_files_are_written_and_nothing_else(results: Results, tmp_path: Pa
     assert paths[2].read_bytes().startswith(b"\x89PNG")
 
 
+def test_few_that_stand_for_many_say_for_how_many(results: Results) -> None:
+    entries = [
+        dataclasses.replace(one, drawn=1000) if one.num_scenarios == 25 and one.drawn > 1 else one
+        for one in results.entries
+    ]
+    text = results_markdown(dataclasses.replace(results, entries=entries))
+    assert "## 25 scenarios for 1,000 drawn" in text
+    assert "## 200 scenarios\n" in text
+
+
 def test_the_markdown_says_everything_that_a_reader_needs(results: Results) -> None:
     text = results_markdown(results)
     assert "## 25 scenarios" in text

@@ -268,6 +268,7 @@ def test_quotas_are_charged_with_what_is_drawn(
         ({"reduce_to": 5, "tree": TREE}, ("INVALID_ARGUMENT", "reduce_to")),
         ({"reduction_method": 7, "reduce_to": 5}, ("INVALID_ARGUMENT", "reduction_method")),
         ({"reduction_method": 1}, ("INVALID_ARGUMENT", "reduction_method")),
+        ({"reduction_method": 3, "tree": TREE}, ("INVALID_ARGUMENT", "reduction_method")),
         ({"risk": risk_pb2.Risk()}, ("INVALID_ARGUMENT", "risk")),
         ({"given": {"capacity": codec.encode_tensor(np.array(3.0))}}, ("INVALID_ARGUMENT", "given")),
         ({"tree": scenario_pb.TreeShape()}, ("INVALID_ARGUMENT", "tree.stage_starts")),
@@ -290,11 +291,11 @@ def test_what_cannot_be_used_is_named(
     assert _violations(caught.value) == expected
 
 
-@pytest.mark.parametrize("method", ["forward-selection", "k-means"])
+@pytest.mark.parametrize("method", ["forward-selection", "k-means", "quantiles"])
 def test_a_reduction_is_that_of_the_library(
     channel: grpc.Channel, rows: NamedRows, local_model: LocalModel, method: str
 ) -> None:
-    number = {"forward-selection": 1, "k-means": 2}[method]
+    number = {"forward-selection": 1, "k-means": 2, "quantiles": 3}[method]
     risk = risk_pb2.Risk(cvar=risk_pb2.ConditionalValueAtRisk(alpha=0.5))
     capacity = np.array(41.0)
     sent = _sent(
@@ -312,7 +313,7 @@ def test_a_reduction_is_that_of_the_library(
     np.testing.assert_array_equal(table.column("probability").to_numpy(), few.probabilities)
     indices = indices_of(table.to_batches())
     np.testing.assert_array_equal(indices, few.indices) if few.indices is not None else None
-    assert (indices is None) == (method == "k-means")
+    assert (indices is None) == (method != "forward-selection")
     assert [part.next_batch_index for part in sent] == [1, 2, 3]
     costs = reduction_error(
         local_model.model.program(STEPS), paths.reshape(1, 250, STEPS), few.paths.reshape(1, 7, STEPS),

@@ -39,6 +39,13 @@ class _ReductionMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reduc
     """
     K_MEANS: _ReductionMethod.ValueType  # 2
     """Means of clusters."""
+    QUANTILES: _ReductionMethod.ValueType  # 3
+    """Equally likely scenarios in which every series and step keeps its own law:
+    the means of its equally likely slices, put together in the order that
+    scenarios of the draw have. For programs whose recourse is paid step by
+    step. Exactly `reduce_to` of them where more scenarios differ. Not for a
+    tree.
+    """
 
 class ReductionMethod(_ReductionMethod, metaclass=_ReductionMethodEnumTypeWrapper):
     """How scenarios are reduced to fewer."""
@@ -53,6 +60,13 @@ distance that remains.
 """
 K_MEANS: ReductionMethod.ValueType  # 2
 """Means of clusters."""
+QUANTILES: ReductionMethod.ValueType  # 3
+"""Equally likely scenarios in which every series and step keeps its own law:
+the means of its equally likely slices, put together in the order that
+scenarios of the draw have. For programs whose recourse is paid step by
+step. Exactly `reduce_to` of them where more scenarios differ. Not for a
+tree.
+"""
 Global___ReductionMethod: _TypeAlias = ReductionMethod  # noqa: Y015
 
 @_typing.final
@@ -374,7 +388,8 @@ class ReductionReport(_message.Message):
     distance: _builtins.float
     """Wasserstein distance of order 2 between all and the kept scenarios, in
     standard deviations of each series, summed over steps and series. Of a tree
-    an upper bound of it, and not the nested distance.
+    an upper bound of it, and not the nested distance; of quantiles a lower
+    bound.
     """
     relative_distance: _builtins.float
     """`distance` over that of the mean alone, in [0, 1]. Zero also where all
