@@ -1,9 +1,13 @@
-"""What a reduction of scenarios costs on real days: each method's distance and its error in units of cost.
+"""What a reduction of scenarios costs: each method's distance and its error in units of cost.
 
-Scenarios of the Gaussian method for days of the German grid's test year are reduced to a few; the study's
-program is solved on all and on the few, and the few's decision is judged on all of them. ``first`` is the
-baseline that costs nothing: the first few of the draw, which is a random sample. Errors are means over days,
-with the standard error of that mean over days; the seed decides the draw.
+``german-grid``: scenarios of the Gaussian method for days of the grid's test year, decided by the study's
+program. The other cases are the shipped programs on sets drawn from their default history. The program is
+solved on all and on the few, and the few's decision is judged on all of them. ``first`` is the baseline that
+costs nothing: the first few of the draw, which is a random sample. Errors are means over sets, with the
+standard error of that mean; the seed decides the draw.
+
+    python benchmarks/bench_reduction.py                        all cases; takes minutes
+    python benchmarks/bench_reduction.py portfolio --counts 25 50
 """
 
 from __future__ import annotations
@@ -13,7 +17,9 @@ import datetime
 import json
 import pathlib
 import platform
+import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,9 +34,18 @@ from hedgecast.data.windows import build_windows
 from hedgecast.learning.methods import fit_methods
 from hedgecast.learning.part import Part
 from hedgecast.learning.study import read_study
-from hedgecast.programs.catalog import load_program
+from hedgecast.programs.catalog import (
+    battery_storage,
+    freight_routing,
+    generation_scheduling,
+    load_program,
+    portfolio,
+    product_allocation,
+)
+from hedgecast.programs.catalog.history import history
 from hedgecast.programs.program import TwoStageProgram
 from hedgecast.programs.reduction_error import reduction_error
+from hedgecast.programs.risk import EXPECTATION, Risk
 from hedgecast.programs.solution import Decision
 from hedgecast.scenarios.reduction import reduce_set
 from hedgecast.scenarios.scenario_set import ScenarioSet
@@ -45,7 +60,35 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-def draw(num_days: int, count: int, seed: int) -> tuple[TwoStageProgram, ScenarioSet]:
+Case = tuple[TwoStageProgram, ScenarioSet, Risk]
+CATALOG: dict[str, tuple[str, str, Callable[[], TwoStageProgram]]] = {
+    "schedule": (
+        "generation_scheduling",
+        "expectation",
+        lambda: generation_scheduling.build(ramp_limit=4.5, capacity=75.0),
+    ),
+    "products": ("product_allocation", "expectation", product_allocation.build),
+    "freight": ("freight_routing", "expectation", freight_routing.build),
+    "battery": ("battery_storage", "cvar:0.9", battery_storage.build),
+    "portfolio": ("portfolio", "cvar:0.9", lambda: portfolio.build(objective="mean-cvar")),
+}
+"""What a case is called: program, risk measure, how it is made."""
+GRID = "german-grid"
+
+
+def from_history(case: str, num_sets: int, count: int, seed: int) -> Case:
+    """A shipped program, and ``num_sets`` sets of rows of its history, of at most half of them each."""
+    name, measure, build = CATALOG[case]
+    pool = history(name)
+    rows = pool.paths[0].double()
+    generator = torch.Generator().manual_seed(seed)
+    size = min(count, len(rows) // 2)
+    paths = [rows[torch.randperm(len(rows), generator=generator)[:size]] for _ in range(num_sets)]
+    full = ScenarioSet(paths=torch.stack(paths), names=pool.names, units=pool.units, source=pool.source)
+    return build(), full, Risk.parse(measure)
+
+
+def from_grid(num_days: int, count: int, seed: int) -> Case:
     """The study's program, and scenarios of ``num_days`` days spread over the test year."""
     study = read_study("german_grid")
     table = load_table(study.data)
@@ -54,13 +97,14 @@ def draw(num_days: int, count: int, seed: int) -> tuple[TwoStageProgram, Scenari
     rows = np.linspace(0, len(test) - 1, num_days).round().astype(np.int64)
     fitted = fit_methods(["gaussian"], train, validation, study.learning)["gaussian"]
     program = load_program(study.program, test.targets.shape[1])
-    return program, fitted.scenarios(test.select(rows), count, seed)
+    drawn = fitted.scenarios(test.select(rows), count, seed)
+    full = ScenarioSet(paths=drawn.paths.double(), names=drawn.names, units=drawn.units, source=drawn.source)
+    return program, full, EXPECTATION
 
 
-def reduced(
-    program: TwoStageProgram, full: ScenarioSet, optimum: Decision, name: str, count: int
-) -> dict[str, Any]:
+def reduced(case: Case, optimum: Decision, name: str, count: int) -> dict[str, Any]:
     """One row: a method at one count."""
+    program, full, risk = case
     start = time.process_time()
     if name == "first":
         few, distance = full.first(count), None
@@ -69,7 +113,7 @@ def reduced(
         distance = float(np.mean([part.relative_distance for part in parts]))
     seconds = (time.process_time() - start) / full.num_contexts
     found = reduction_error(
-        program, full.values, few.values, reduced_probabilities=few.weights(), optimum=optimum
+        program, full.values, few.values, reduced_probabilities=few.weights(), risk=risk, optimum=optimum
     )
     error = found.error
     return {
@@ -84,38 +128,49 @@ def reduced(
     }
 
 
+def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """All rows of one case, shown too."""
+    if name == GRID:
+        case = from_grid(options.sets, options.scenarios, options.seed)
+    else:
+        case = from_history(name, options.sets, options.scenarios, options.seed)
+    program, full, risk = case
+    optimum = program.solve(full.values, risk=risk).require_optimal()
+    rows = [reduced(case, optimum, way, count) for count in options.counts for way in METHODS]
+    title = f"{name}: {full.num_contexts} sets of {full.num_scenarios}"
+    table = Table("kept", "method", "distance", "error", "of cost", "optimism", "s a set", title=title)
+    for row in rows:
+        distance = "" if row["relative_distance"] is None else f"{row['relative_distance']:.3f}"
+        table.add_row(
+            str(row["count"]), row["method"], distance, f"{row['error']:.3g} +- {row['standard_error']:.2g}",
+            f"{row['relative_error']:.2%}", f"{row['optimism']:.3g}", f"{row['cpu_seconds']:.3f}",
+        )  # fmt: skip
+    Console().print(table)
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": platform.platform(),
+        "command": " ".join(["python", "benchmarks/bench_reduction.py", *sys.argv[1:]]),
+        "sets": full.num_contexts,
+        "scenarios": full.num_scenarios,
+        "seed": options.seed,
+        "cost_full": optimum.objective.mean().item(),
+        "rows": rows,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--days", type=int, default=24)
+    parser.add_argument("cases", nargs="*", choices=[[], GRID, *CATALOG], help="default: all")
+    parser.add_argument("--sets", type=int, default=24, help="days of the grid, sets of a history")
     parser.add_argument("--scenarios", type=int, default=1000)
     parser.add_argument("--counts", type=int, nargs="+", default=[5, 10, 20, 50, 100])
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    program, full = draw(options.days, options.scenarios, options.seed)
-    full = ScenarioSet(paths=full.paths.double(), names=full.names, units=full.units, source=full.source)
-    optimum = program.solve(full.values).require_optimal()
-    rows = [reduced(program, full, optimum, name, count) for count in options.counts for name in METHODS]
-    table = Table("kept", "method", "distance", "error", "of cost", "optimism", "s a day")
-    for row in rows:
-        distance = "" if row["relative_distance"] is None else f"{row['relative_distance']:.3f}"
-        table.add_row(
-            str(row["count"]), row["method"], distance, f"{row['error']:.2f} +- {row['standard_error']:.2f}",
-            f"{row['relative_error']:.2%}", f"{row['optimism']:.1f}", f"{row['cpu_seconds']:.3f}",
-        )  # fmt: skip
-    Console().print(table)
-    result = {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": platform.platform(),
-        "days": options.days,
-        "scenarios": options.scenarios,
-        "seed": options.seed,
-        "cost_full": optimum.objective.mean().item(),
-        "rows": rows,
-    }
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "reduction_german-grid.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps({key: value for key, value in result.items() if key != "rows"}))
+    for name in options.cases or [GRID, *CATALOG]:
+        text = json.dumps(run(name, options), indent=1) + "\n"
+        (RESULTS / f"reduction_{name}.json").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

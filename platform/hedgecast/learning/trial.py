@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from hedgecast.core.errors import DataError
 from hedgecast.core.process import peak_memory_mib
 from hedgecast.learning.methods import fit_methods
+from hedgecast.learning.methods.method import ScenarioMethod
 from hedgecast.learning.task import Task
 from hedgecast.regret.backtest import MethodResult, backtest
 from hedgecast.regret.metrics import regret
@@ -182,18 +183,18 @@ def run_trial(
         decided[count], best = (found.methods[0], draw_seconds), found.best
     # Before realism: its classifier's memory is not the method's. The scenarios are drawn again, the same.
     memory = {"before": before, "peak": peak_memory_mib()}
-    tested = {}
-    for place, (count, (result, draw_seconds)) in enumerate(decided.items()):
-        if progress is not None:
-            progress("realism", place, len(decided), f"{count} scenarios")
-        tested[count] = Tested(
+    realism = _realism(task, fitted, tuple(dict.fromkeys(had.values())), seed, progress)
+    tested = {
+        count: Tested(
             num_scenarios=had[count],
             costs=result.costs,
             expected=result.expected,
-            realism=realism_figures(task, fitted.scenarios(task.test, had[count], seed)),
+            realism=realism[had[count]],
             draw_seconds=draw_seconds,
             solve_seconds=result.solve_seconds,
         )
+        for count, (result, draw_seconds) in decided.items()
+    }
     return Trial(
         method=method,
         estimator=estimator,
@@ -204,6 +205,18 @@ def run_trial(
         train_seconds=train_seconds,
         memory_mib=memory,
     )
+
+
+def _realism(
+    task: Task, fitted: ScenarioMethod, sizes: Sequence[int], seed: int, progress: Progress | None
+) -> dict[int, dict[str, float]]:
+    """`realism_figures` by the number of scenarios drawn."""
+    found = {}
+    for place, size in enumerate(sizes):
+        if progress is not None:
+            progress("realism", place, len(sizes), f"{size} scenarios")
+        found[size] = realism_figures(task, fitted.scenarios(task.test, size, seed))
+    return found
 
 
 def realism_figures(task: Task, scenarios: ScenarioSet) -> dict[str, float]:
