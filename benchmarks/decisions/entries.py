@@ -113,7 +113,7 @@ ENTRIES = {
         title="schedule of Victoria's load in half hours",
         study="vic_elec",
         tables=("vic_elec.parquet",),
-        seeds=1,
+        seeds=3,
     ),
     "training-cost": Entry(
         title="what training costs", script="training_cost:run", tables=("pjm_load.parquet",), seeds=1

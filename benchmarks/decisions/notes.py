@@ -79,10 +79,10 @@ training is level with plain residuals: its intervals are 77, 47 and 37 wide at 
 shows no gain.
 """,
     "vic-elec": """
-Where there is much to win. Diffusion costs half of what ridge-residual costs (0.61 of it at 25 scenarios),
-and joint training takes another 13 to 19 % off the two-stage diffusion that it starts from, at every count
-and clear of zero (-2,432 [-3,862, -1,072] a day at 200), with as many half hours in its band. The test days
-are one season's, October to December.
+Three seeds. Where there is much to win: diffusion costs 0.55 of what ridge-residual costs (0.70 of it at 25
+scenarios), and joint training takes another 11 to 13 % off the two-stage diffusion that it starts from, at
+every count and clear of zero (-2,568 [-5,214, -630] a day at 200), with a few more half hours in its band.
+The test days are one season's, October to December.
 """,
     "exponential": """
 Three seeds, with 400,000 training and as many validation draws; the settings were chosen on draws and a seed
