@@ -49,7 +49,7 @@ def gaussian_cases() -> dict[str, tuple[GradientEstimator, float]]:
         return ScoreFunction(scenarios=scenarios, elbo=elbo, clip_ratio=0.2)
 
     def pathwise(last: int = SAMPLER_STEPS, scenarios: int = 8) -> Pathwise:
-        return Pathwise(scenarios=scenarios, grad_steps=last, checkpointed=False)
+        return Pathwise(scenarios=scenarios, drawn=scenarios, grad_steps=last, checkpointed=False)
 
     normals = torch.special.ndtri((torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000)
     simple = float(torch.sin(torch.atan(torch.exp(-0.4 + 1.4 * normals))).square().mean())

@@ -60,6 +60,14 @@ ENTRIES = {
         drawn=1000,
         seeds=5,
     ),
+    "pjm-chosen-slices": Entry(
+        title="PJM power scheduling, the same features, trained on few scenarios that stand for 200",
+        file="pjm.py",
+        arguments={"features": "chosen", "slices": True},
+        tables=("pjm_load.parquet",),
+        methods=("ridge-residual", *JOINT),
+        seeds=5,
+    ),
     "pjm-149": Entry(
         title="PJM power scheduling, all 149 features as published",
         file="pjm.py",

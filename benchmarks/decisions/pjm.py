@@ -113,8 +113,8 @@ def without(days: PjmDays, names: tuple[str, ...]) -> PjmDays:
     return dataclasses.replace(days, blocks=blocks)
 
 
-def task(features: str, decided_on: int | None = None) -> Task:
-    """``published``, ``no-temperature`` or ``chosen``; for decisions on a few scenarios where that is said.
+def task(features: str, decided_on: int | None = None, *, slices: bool = False) -> Task:
+    """``published``, ``no-temperature`` or ``chosen``; for decisions on few scenarios, or on slices of many.
 
     The first two are the 149 published features and the 29 of them that are no temperature, as they are. The
     last are the 149 and their products, less the groups that do not help on the validation days; the choice
@@ -122,7 +122,8 @@ def task(features: str, decided_on: int | None = None) -> Task:
 
     All training days train, and how long was found with the validation days held out (`validation_task`).
     """
-    return _task(features, CONFIG if decided_on is None else few(decided_on), final=True)
+    config = CONFIG if decided_on is None else few(decided_on)
+    return _task(features, SLICES if slices else config, final=True)
 
 
 def validation_task(features: str) -> Task:
@@ -171,6 +172,12 @@ CONFIG = LearningConfig(
     scenarios=50,
     noise_matching_margin=0.3,
 )
+
+
+# Joint training on the means of 25 slices of 200 scenarios. On the validation days of ``chosen``, seeds 0 and
+# 1, 1,000 scenarios cost 3.28 and 3.29 and their central 90 % band holds 86 % each; trained on 50 drawn 3.37
+# and 3.40, 81 and 84 %; on 50 slices of 400, whose uppermost lies beyond the 0.99 quantile, 3.46 and 3.51.
+SLICES = dataclasses.replace(CONFIG, scenarios=25, drawn=200)
 
 
 def few(decided_on: int) -> LearningConfig:

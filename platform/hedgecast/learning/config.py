@@ -50,6 +50,10 @@ class LearningConfig(Config):
     """Noised samples of each day in one noise-matching loss."""
     scenarios: int = 50
     """Scenarios of each day in one task loss."""
+    drawn: int = 0
+    """Drawn for each day in one task loss, a multiple of ``scenarios``, which then stand for them with the
+    law of every series and step (`hedgecast.scenarios.quantile_set`); 0: as many as decide. For pathwise and
+    surrogate."""
     validation_scenarios: int = 200
     """Scenarios of each day by whose decisions joint weights are chosen: as many as decisions will have. Few
     scenarios ask for wider ones than many do."""
@@ -127,6 +131,18 @@ class LearningConfig(Config):
                 f"sample_reuse = {self.score_function.sample_reuse} with estimator {self.estimator!r}: only "
                 "the score function can use its scenarios again",
                 key="learning.score_function.sample_reuse",
+            )
+        if self.drawn < 0 or self.drawn % self.scenarios:
+            raise ConfigError(
+                f"learning.drawn = {self.drawn}: must be 0 or a multiple of learning.scenarios = "
+                f"{self.scenarios}",
+                key="drawn",
+            )
+        if self.drawn and self.estimator not in ("pathwise", "surrogate"):
+            raise ConfigError(
+                f"learning.drawn = {self.drawn} with estimator {self.estimator!r}: only pathwise and "
+                "surrogate differentiate scenarios, leave it out",
+                key="drawn",
             )
         if self.estimator == "score-function" and self.scenarios < 2:
             raise ConfigError(

@@ -17,7 +17,11 @@ coupling, there with quantiles at fixed levels in place of (1).
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
+
+from hedgecast.core.errors import ShapeError
 
 Array = NDArray[np.float64]
 
@@ -43,9 +47,35 @@ def quantile_set(paths: Array, probabilities: Array, count: int) -> Array:
     columns = [_slice_means(column, probabilities, count) for column in points.T]
     reached = np.cumsum(probabilities)
     middles = (np.arange(count) + 0.5) / count
-    followed = np.minimum(np.searchsorted(reached, middles), len(points) - 1)
+    # Where a middle falls between two scenarios the earlier one is followed, whatever the rounding.
+    followed = np.minimum(np.searchsorted(reached, middles - 1e-12), len(points) - 1)
     ranks = points[followed].argsort(axis=0, kind="stable").argsort(axis=0, kind="stable")
     return np.take_along_axis(np.stack(columns, axis=1), ranks, axis=0).reshape(count, *paths.shape[1:])
+
+
+def quantile_sets(paths: Float[Tensor, "B S T F"], count: int) -> Float[Tensor, "B K T F"]:
+    """`quantile_set` of the equally likely scenarios of every context, differentiable in all of them.
+
+    Parameters
+    ----------
+    paths : Tensor
+    count : int
+        K, a divisor of S.
+
+    Raises
+    ------
+    ShapeError
+        S is no multiple of K.
+    """
+    contexts, size, steps, series = paths.shape
+    if count < 1 or size % count:
+        raise ShapeError(f"{size} scenarios have no {count} slices of equal size: take a divisor of {size}")
+    each = size // count
+    ranked = paths.sort(dim=1).values
+    means = ranked.reshape(contexts, count, each, steps, series).mean(dim=2)
+    followed = paths.detach()[:, (each - 1) // 2 :: each]
+    ranks = followed.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
+    return means.gather(1, ranks)
 
 
 def _slice_means(values: Array, probabilities: Array, count: int) -> Array:

@@ -17,6 +17,8 @@ def test_plain_values_make_an_equal_record() -> None:
     [
         ("scenarios", 0, "at least 1"),
         ("grad_steps", 0, "at least 1"),
+        ("drawn", -50, "0 or a multiple of learning.scenarios = 50"),
+        ("drawn", 75, "0 or a multiple of learning.scenarios = 50"),
         ("epochs", -1, "not be negative"),
         ("task_share", 1.5, r"lie in \[0, 1\]"),
         ("ema_decay", -0.1, r"lie in \[0, 1\]"),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from scipy.optimize import linprog
 from scipy.stats import rankdata
 
-from hedgecast.scenarios.quantile_set import quantile_set
+from hedgecast.core.errors import ShapeError
+from hedgecast.scenarios.quantile_set import quantile_set, quantile_sets
 from hedgecast.scenarios.reduction import reduce_scenarios
 
 Array = NDArray[np.float64]
@@ -129,3 +131,21 @@ def test_no_more_that_differ_than_asked_for_are_kept_as_they_are() -> None:
     assert found.paths.ravel().tolist() == [1.0, 2.0]
     assert found.probabilities.tolist() == pytest.approx([2 / 3, 1 / 3])
     assert found.distance == 0.0
+
+
+@pytest.mark.parametrize("count", [1, 5, 10, 20, 60])
+def test_sets_of_a_batch_are_those_of_each(count: int) -> None:
+    contexts = [walks(60, seed)[0] for seed in (8, 9)]
+    found = quantile_sets(torch.from_numpy(np.stack(contexts)), count)
+    for one, paths in zip(found.numpy(), contexts, strict=True):
+        np.testing.assert_allclose(one, quantile_set(paths, equal(60), count), rtol=1e-10, atol=1e-9)
+
+
+def test_the_slope_of_a_batch_is_that_of_finite_differences() -> None:
+    paths = torch.from_numpy(walks(12, 10)[0][None]).requires_grad_()
+    assert torch.autograd.gradcheck(lambda moved: quantile_sets(moved, 4), paths)
+
+
+def test_slices_of_unequal_size_are_refused() -> None:
+    with pytest.raises(ShapeError, match="60 scenarios have no 7 slices of equal size"):
+        quantile_sets(torch.zeros(1, 60, 2, 1), 7)

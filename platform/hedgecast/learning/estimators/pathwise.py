@@ -9,6 +9,10 @@ drops what the earlier steps, taken as a constant, would have changed: a bias to
 of the sampler, at the memory of K steps. Checkpointing recomputes each step in the backward pass, so that
 all steps fit in the memory of one.
 
+With more scenarios drawn than decided on, z* is that of the equally likely ones that stand for them
+(`hedgecast.scenarios.quantile_set`), and (1) goes through these, means of some drawn ones each: the decision
+is nearly that of all drawn, at the price of a solve on few.
+
 Source: Zhao et al. (2025), section 4.1, https://arxiv.org/abs/2510.11590; Clark et al. (2024),
 algorithm 1 (last K steps), https://arxiv.org/abs/2309.17400; Chen et al. (2016), section 3
 (checkpointing), https://arxiv.org/abs/1604.06174.
@@ -21,6 +25,7 @@ import dataclasses
 from hedgecast.diffusion.generator import Generator
 from hedgecast.learning.estimators.seam import Estimate, Scene
 from hedgecast.learning.objective import TaskLoss
+from hedgecast.scenarios.quantile_set import quantile_sets
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +33,9 @@ class Pathwise:
     """Equation (1)."""
 
     scenarios: int
-    """Of each day."""
+    """Of each day, decided on."""
+    drawn: int
+    """Of each day: as many, or a multiple of them."""
     grad_steps: int
     """Last sampler steps that gradients go through; as many as the sampler has, or more: all."""
     checkpointed: bool
@@ -36,7 +43,9 @@ class Pathwise:
 
     def __call__(self, model: Generator, scene: Scene, task: TaskLoss) -> Estimate:
         """The estimate at the model's current weights."""
-        noise = scene.draws.normal(self.scenarios, model.dim)
+        noise = scene.draws.normal(self.drawn, model.dim)
         paths = model.sample(scene.context, noise, grad_steps=self.grad_steps, checkpointed=self.checkpointed)
+        if self.drawn > self.scenarios:
+            paths = quantile_sets(paths, self.scenarios)
         cost, solved = task(paths, scene.realized)
         return Estimate(loss=cost, counted=solved, cost=float(cost.detach()))

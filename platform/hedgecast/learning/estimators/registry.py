@@ -21,6 +21,9 @@ def estimator(config: LearningConfig) -> GradientEstimator:
     if config.estimator == "decision-weighted":
         return DecisionWeighted(config)
     pathwise = Pathwise(
-        scenarios=config.scenarios, grad_steps=config.grad_steps, checkpointed=config.checkpointed
+        scenarios=config.scenarios,
+        drawn=config.drawn or config.scenarios,
+        grad_steps=config.grad_steps,
+        checkpointed=config.checkpointed,
     )
     return SurrogateGradient(pathwise) if config.estimator == "surrogate" else pathwise

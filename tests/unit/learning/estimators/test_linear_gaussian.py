@@ -39,8 +39,8 @@ def score_function(**changes: object) -> ScoreFunction:
     return ScoreFunction(scenarios=SCENARIOS, elbo=elbo, clip_ratio=0.2)
 
 
-def pathwise(grad_steps: int = STEPS, *, checkpointed: bool = False) -> Pathwise:
-    return Pathwise(scenarios=SCENARIOS, grad_steps=grad_steps, checkpointed=checkpointed)
+def pathwise(grad_steps: int = STEPS, *, checkpointed: bool = False, drawn: int = SCENARIOS) -> Pathwise:
+    return Pathwise(scenarios=SCENARIOS, drawn=drawn, grad_steps=grad_steps, checkpointed=checkpointed)
 
 
 def replicates(
@@ -83,6 +83,18 @@ def test_the_mean_is_the_exact_gradient(
     # E 1/2 |m + mean noise - y|^2
     cost = 0.5 * float(EXACT.square().sum()) + 2 * 0.5 / SCENARIOS
     assert estimate.cost == pytest.approx(cost, abs=3 * math.sqrt(0.5 / SCENARIOS / DAYS) + 1e-3)
+
+
+def test_scenarios_that_stand_for_many_have_their_gradient_with_less_noise(
+    quadratic: TaskLoss, make_scene: Callable[..., Scene]
+) -> None:
+    # The decision is the mean, which slices keep: as exact, at the variance of all that are drawn.
+    few, _ = replicates(pathwise(), quadratic, make_scene)
+    many, estimate = replicates(pathwise(drawn=8 * SCENARIOS), quadratic, make_scene)
+    assert table("pathwise, 8 drawn for each", many, EXACT) < 3.0
+    assert float(many.var(dim=0).sum()) < 0.25 * float(few.var(dim=0).sum())
+    cost = 0.5 * float(EXACT.square().sum()) + 2 * 0.5 / (8 * SCENARIOS)
+    assert estimate.cost == pytest.approx(cost, abs=3 * math.sqrt(0.5 / (8 * SCENARIOS) / DAYS) + 1e-3)
 
 
 @pytest.mark.parametrize("last", [1, 12])
@@ -169,7 +181,10 @@ def test_asymmetric_costs_have_the_known_gradient_in_mean_and_spread(
     exact = torch.tensor([slope, slope * level], dtype=torch.float64)
     elbo = Elbo(ElboConfig(noise_levels=16), log_mean=LOG_MEAN, log_std=LOG_STD)
     for name, estimator in (
-        ("asymmetric: pathwise", Pathwise(scenarios=scenarios, grad_steps=steps, checkpointed=False)),
+        (
+            "asymmetric: pathwise",
+            Pathwise(scenarios=scenarios, drawn=scenarios, grad_steps=steps, checkpointed=False),
+        ),
         ("asymmetric: score function", ScoreFunction(scenarios=scenarios, elbo=elbo, clip_ratio=0.2)),
     ):
         model: Generator = gaussian_generator(torch.full((days, 1), mean), sampler_steps=steps)
