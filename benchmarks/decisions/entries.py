@@ -116,7 +116,7 @@ ENTRIES = {
         )
         for shape in ("normal", "asymmetric", "bimodal", "heavy-tailed")
     },
-    "german-grid": Entry(title="schedule of the German grid's residual load", study="german_grid", seeds=1),
+    "german-grid": Entry(title="schedule of the German grid's residual load", study="german_grid", seeds=3),
     "vic-elec": Entry(
         title="schedule of Victoria's load in half hours",
         study="vic_elec",
