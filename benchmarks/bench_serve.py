@@ -1,6 +1,7 @@
 """Latency and throughput of Decide, here and through Ray Serve, against the same work called directly.
 
     python benchmarks/bench_serve.py [--services background,ray] [--requests 400] [--concurrent 1,4,16,32]
+    python benchmarks/bench_serve.py --scenarios 25,50 --output small.json      other counts, elsewhere
 
 The same bundle answers the same requests: `direct` is the backend's `answer` in this process, `background`
 a gRPC server in this process around the same backend object, `ray` the local Ray Serve service (a gateway
@@ -44,7 +45,6 @@ from hedgecast.testing import TinyModel, make_tiny_model
 ROOT = pathlib.Path(__file__).parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "serve.json"
 SERVICES = ("background", "ray")
-SCENARIOS = (200, 1000)
 _DEADLINE_SECONDS = 600.0
 _BLOCKS = 5
 _DAYS = 16
@@ -87,20 +87,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--services", default=",".join(SERVICES))
     parser.add_argument("--requests", type=int, default=400, help="of each way, at each concurrency")
+    parser.add_argument("--scenarios", default="200,1000")
     parser.add_argument("--concurrent", default="1,4,16,32")
     parser.add_argument("--output", type=pathlib.Path, default=RESULT)
     arguments = parser.parse_args()
-    concurrencies = [int(word) for word in arguments.concurrent.split(",")]
+    counts, concurrencies = (
+        [int(word) for word in words.split(",")] for words in (arguments.scenarios, arguments.concurrent)
+    )
     with tempfile.TemporaryDirectory(prefix="hedgecast-serve-") as folder:
         tiny = make_tiny_model(pathlib.Path(folder))
         for service in arguments.services.split(","):
-            result = _measured(service, tiny, arguments.requests, concurrencies)
+            result = _measured(service, tiny, arguments.requests, counts, concurrencies)
             _keep(service, result, arguments.output)
     if arguments.output == RESULT:
         (ROOT / "docs" / "serving.md").write_text(page(json.loads(RESULT.read_text())))
 
 
-def _measured(service: str, tiny: TinyModel, requests: int, concurrencies: list[int]) -> dict[str, Any]:
+def _measured(
+    service: str, tiny: TinyModel, requests: int, counts: list[int], concurrencies: list[int]
+) -> dict[str, Any]:
     reference = BundleReference(folder=tiny.bundle.folder)
     local = local_model(reference)
     context = warm_up_context(local.model)
@@ -108,7 +113,9 @@ def _measured(service: str, tiny: TinyModel, requests: int, concurrencies: list[
     backend = LocalBackend([local])
     load = os.getloadavg()[0]
     with _served(service, backend, reference) as address:
-        rows = asyncio.run(_rows(service, address, backend, _questions(tiny), requests, concurrencies))
+        rows = asyncio.run(
+            _rows(service, address, backend, _questions(tiny), requests, counts, concurrencies)
+        )
     backend.close()
     return {"machine": _machine(load), "days": _DAYS, "rows": rows}
 
@@ -139,11 +146,12 @@ async def _rows(
     backend: LocalBackend,
     questions: list[dict[str, Any]],
     requests: int,
+    counts: list[int],
     concurrencies: list[int],
 ) -> list[dict[str, Any]]:
     rows = []
     async with AsyncClient(address, retries=0, deadline_seconds=_DEADLINE_SECONDS) as client:
-        for scenarios in SCENARIOS:
+        for scenarios in counts:
             options = [{**question, "scenario_count": scenarios} for question in questions]
             direct, served = _calls(backend, client, options)
             for seed in range(3):
