@@ -94,6 +94,7 @@ ENTRIES = {
         tables=("scms_deliveries.parquet",),
         methods=ALL,
         counts=(25, 200),
+        seeds=5,
         block_days=4,
     ),
     "retail": Entry(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from hedgecast.programs.risk import Risk
 from hedgecast.registry.ladder import MeasuredStep, Rung
 from hedgecast.rpc.codec import NamedRows
-from hedgecast.scenarios.reduction import Method
 from hedgecast.service.answers import (
     DecideAnswer,
     EvaluateAnswer,
@@ -23,6 +22,8 @@ from hedgecast.service.answers import (
 )
 
 A = TypeVar("A")
+# Stated again, not taken from `hedgecast.scenarios.reduction`: that one loads torch, which no gateway needs.
+ReductionMethod = Literal["auto", "forward-selection", "k-means", "quantiles"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,7 +132,7 @@ class ReduceQuery(Query[ReduceAnswer]):
 
     reduce_to: int
     """At most so many; 0: a tree."""
-    method: Method
+    method: ReductionMethod
     stages: tuple[int, ...] = ()
     """First steps of a tree's stages."""
     branching: tuple[int, ...] = ()
