@@ -45,6 +45,7 @@ from hedgecast.testing import TinyModel, make_tiny_model
 ROOT = pathlib.Path(__file__).parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "serve.json"
 SERVICES = ("background", "ray")
+PAGE_SCENARIOS = "200,1000"
 _DEADLINE_SECONDS = 600.0
 _BLOCKS = 5
 _DAYS = 16
@@ -87,10 +88,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--services", default=",".join(SERVICES))
     parser.add_argument("--requests", type=int, default=400, help="of each way, at each concurrency")
-    parser.add_argument("--scenarios", default="200,1000")
+    parser.add_argument("--scenarios", default=PAGE_SCENARIOS)
     parser.add_argument("--concurrent", default="1,4,16,32")
     parser.add_argument("--output", type=pathlib.Path, default=RESULT)
     arguments = parser.parse_args()
+    if arguments.scenarios != PAGE_SCENARIOS and arguments.output == RESULT:
+        parser.error("other numbers of scenarios would replace what docs/serving.md shows: give --output")
     counts, concurrencies = (
         [int(word) for word in words.split(",")] for words in (arguments.scenarios, arguments.concurrent)
     )

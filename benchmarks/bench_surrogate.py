@@ -15,43 +15,23 @@ import pathlib
 import platform
 import re
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import beta
+from shipped import SHIPPED
 
 from hedgecast.decisions.surrogate_training import SurrogateConfig, train_surrogate
-from hedgecast.programs.catalog import (
-    battery_storage,
-    freight_routing,
-    generation_scheduling,
-    portfolio,
-    product_allocation,
-)
 from hedgecast.programs.catalog.history import history
-from hedgecast.programs.program import TwoStageProgram
 from hedgecast.programs.risk import Risk
 
 RESULTS = pathlib.Path(__file__).parent / "results"
-CASES: dict[str, tuple[str, str, Callable[[], TwoStageProgram]]] = {
-    "schedule": (
-        "generation_scheduling",
-        "expectation",
-        lambda: generation_scheduling.build(ramp_limit=4.5, capacity=75.0),
-    ),
-    "products": ("product_allocation", "expectation", product_allocation.build),
-    "freight": ("freight_routing", "expectation", freight_routing.build),
-    "battery": ("battery_storage", "cvar:0.9", battery_storage.build),
-    "portfolio": ("portfolio", "cvar:0.9", lambda: portfolio.build(objective="mean-cvar")),
-}
-"""What a case is called: program, risk measure, how it is made."""
 
 
 def run(case: str, config: SurrogateConfig) -> dict[str, Any]:
-    name, measure, build = CASES[case]
+    name, measure, build = SHIPPED[case]
     pool = history(name)
     start = time.perf_counter()
     surrogate = train_surrogate(build(), pool.values[0], risk=Risk.parse(measure), config=config)
@@ -105,7 +85,7 @@ def show(results: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("cases", nargs="*", choices=[[], *CASES], help="default: all")
+    parser.add_argument("cases", nargs="*", choices=[[], *SHIPPED], help="default: all")
     parser.add_argument("--seed", type=int, default=20251126)
     parser.add_argument("--train", type=int, default=600, help="scenario sets to train on")
     parser.add_argument("--calibration", type=int, default=300, help="scenario sets that set the gate")
@@ -123,7 +103,7 @@ def main() -> None:
     )
     RESULTS.mkdir(exist_ok=True)
     results = []
-    for case in arguments.cases or CASES:
+    for case in arguments.cases or SHIPPED:
         result = run(case, config)
         results.append(result)
         print(json.dumps(result, allow_nan=False), flush=True)

@@ -52,10 +52,6 @@ first table; 3.06 and 3.05 at 200), as clear of ridge-residual and of two-stage 
 price in realism**: the energy score is 2.3 % above the two-stage diffusion's where it was 7.1 %, CRPS 2.5 %
 where it was 7.5 %, and the 90 % band holds 83 % where it held 77 %. On 25 drawn scenarios it is not shown to
 be better than ridge-residual of the same features.
-
-Paired with the ridge-residual of all 149 columns (`pjm-149`), which may leave none out, it costs 1.31 [0.76,
-1.93], 0.60 [0.24, 1.02] and 0.55 [0.19, 0.95] less at 25, 200 and 1,000 drawn: most of that is the choice of
-features, which ridge regression gains from as well (the tables with the same features say how much is not).
 """,
     "pjm-149": """
 All 149 columns as published, the dead temperature and its products among them: forty columns that say

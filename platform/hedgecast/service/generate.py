@@ -118,7 +118,8 @@ def _kept(query: ReduceQuery, model: ServedModel, sample: Sample) -> _Few:
 
 
 def _tree(query: ReduceQuery, model: ServedModel, sample: Sample) -> _Few:
-    method = query.method if query.method == "forward-selection" else "k-means"
+    assert query.method != "quantiles", "refused with the request"
+    method = query.method if query.method != "auto" else "k-means"
     paths = to_numpy(sample.scenarios.paths[0])
     if query.stages[-1] >= paths.shape[1]:
         raise InputError(

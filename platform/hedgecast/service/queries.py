@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,11 @@ from hedgecast.service.answers import (
     ScenariosAnswer,
 )
 
+if TYPE_CHECKING:
+    # It loads torch, which no gateway needs.
+    from hedgecast.scenarios.reduction import Method
+
 A = TypeVar("A")
-# Stated again, not taken from `hedgecast.scenarios.reduction`: that one loads torch, which no gateway needs.
-ReductionMethod = Literal["auto", "forward-selection", "k-means", "quantiles"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,7 +134,7 @@ class ReduceQuery(Query[ReduceAnswer]):
 
     reduce_to: int
     """At most so many; 0: a tree."""
-    method: ReductionMethod
+    method: Method
     stages: tuple[int, ...] = ()
     """First steps of a tree's stages."""
     branching: tuple[int, ...] = ()

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hedgecast.core.errors import InputError
 from hedgecast.rpc.v1 import scenario_service_pb2 as scenario_pb
 from hedgecast.service.models import ModelDescription
-from hedgecast.service.queries import ReduceQuery, ReductionMethod, ScenariosQuery
+from hedgecast.service.queries import ReduceQuery, ScenariosQuery
 from hedgecast.service.question import question_of
 from hedgecast.service.settings import ServiceSettings
+
+if TYPE_CHECKING:
+    # It loads torch, which no gateway needs.
+    from hedgecast.scenarios.reduction import Method
 
 BATCH_BYTES = 2**20
 """Of a batch whose size the caller leaves open."""
 # Node, parent, name, stage, first step, probability of a tree's node; a name has 4 letters a stage.
 _NODE_BYTES = 64
-_METHODS: dict[int, ReductionMethod] = {
+_METHODS: dict[int, Method] = {
     scenario_pb.REDUCTION_METHOD_UNSPECIFIED: "auto",
     scenario_pb.FORWARD_SELECTION: "forward-selection",
     scenario_pb.K_MEANS: "k-means",

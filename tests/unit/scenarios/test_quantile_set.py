@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import linprog
 from scipy.stats import rankdata
 
 from hedgecast.core.errors import ShapeError
 from hedgecast.scenarios.quantile_set import quantile_set, quantile_sets
-from hedgecast.scenarios.reduction import reduce_scenarios
 
 Array = NDArray[np.float64]
 
@@ -32,26 +30,6 @@ def test_each_slice_of_equal_draws_is_its_mean() -> None:
     few = quantile_set(paths, equal(60), 12)
     slices = np.sort(paths, axis=0).reshape(12, 5, 4, 2).mean(axis=1)
     np.testing.assert_allclose(np.sort(few, axis=0), slices, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_no_equally_likely_values_are_nearer_to_the_law_of_a_step(seed: int) -> None:
-    paths, weights = walks(25, seed)
-    few = quantile_set(paths, weights, 4)[:, 2, 1]
-    values = paths[:, 2, 1]
-
-    def cost(kept: Array) -> float:
-        # The plan that moves all mass to kept values of probability 1/4, by HiGHS.
-        squares = (values[:, None] - kept[None]) ** 2
-        rows = np.vstack([np.kron(np.eye(25), np.ones(4)), np.kron(np.ones(25), np.eye(4))])
-        found = linprog(squares.ravel(), A_eq=rows, b_eq=np.concatenate([weights, np.full(4, 0.25)]))
-        return float(found.fun)
-
-    best = cost(few)
-    draws = np.random.default_rng(seed)
-    for size in (1e-3, 0.1, 1.0):
-        for _ in range(10):
-            assert cost(few + size * values.std() * draws.normal(size=4)) > best
 
 
 def test_means_of_all_steps_are_kept_whatever_the_probabilities() -> None:
@@ -110,27 +88,6 @@ def test_a_quantile_of_few_is_nearer_than_that_of_as_many_draws() -> None:
     drawn = draws[:, :25].max(axis=1).ravel()
     kept = np.array([quantile_set(one, equal(1000), 25).max() for one in draws])
     assert np.sqrt(np.mean((kept - exact) ** 2)) < 0.4 * np.sqrt(np.mean((drawn - exact) ** 2))
-
-
-def test_a_reduction_by_quantiles_has_equal_probabilities_and_bounds_the_distance_from_below() -> None:
-    paths, weights = walks(40, 7)
-    found = reduce_scenarios(paths, 6, probabilities=weights, method="quantiles")
-    assert (found.count, found.method, found.indices) == (6, "quantiles", None)
-    np.testing.assert_array_equal(found.probabilities, np.full(6, 1 / 6))
-    np.testing.assert_array_equal(found.paths, quantile_set(paths, weights, 6))
-    costs = (((paths[:, None] - found.paths[None]) / found.scale) ** 2).sum(axis=(2, 3))
-    np.testing.assert_array_equal(found.assignment, costs.argmin(axis=1))
-    rows = np.vstack([np.kron(np.eye(40), np.ones(6)), np.kron(np.ones(40), np.eye(6))])
-    plan = linprog(costs.ravel(), A_eq=rows, b_eq=np.concatenate([weights, found.probabilities]))
-    assert 0.0 < found.distance**2 <= plan.fun
-
-
-def test_no_more_that_differ_than_asked_for_are_kept_as_they_are() -> None:
-    paths = np.array([[[1.0]], [[2.0]], [[1.0]]])
-    found = reduce_scenarios(paths, 2, method="quantiles")
-    assert found.paths.ravel().tolist() == [1.0, 2.0]
-    assert found.probabilities.tolist() == pytest.approx([2 / 3, 1 / 3])
-    assert found.distance == 0.0
 
 
 @pytest.mark.parametrize("count", [1, 5, 10, 20, 60])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog
 
 from hedgecast.core.errors import ConfigError, DataError, ShapeError
+from hedgecast.scenarios.quantile_set import quantile_set
 from hedgecast.scenarios.reduction import FORWARD_LIMIT, Reduced, reduce_scenarios, reduce_set
 from hedgecast.scenarios.scenario_set import ScenarioSet
 
@@ -212,7 +213,7 @@ def test_all_scenarios_are_at_distance_zero(method: Any, order: int) -> None:
     assert sorted(found.indices.tolist()) == list(range(12))
 
 
-@pytest.mark.parametrize("method", ["forward-selection", "k-means"])
+@pytest.mark.parametrize("method", ["forward-selection", "k-means", "quantiles"])
 def test_fewer_that_differ_than_asked_for_come_alone(method: Any) -> None:
     paths = np.array([[[1.0]], [[2.0]], [[1.0]], [[7.0]], [[2.0]], [[9.0]]])
     weights = np.array([0.1, 0.2, 0.3, 0.2, 0.2, 0.0])
@@ -223,6 +224,30 @@ def test_fewer_that_differ_than_asked_for_come_alone(method: Any) -> None:
     assert found.distance == 0.0
     # What has no probability has a nearest scenario all the same.
     assert found.paths[found.assignment[5]].item() == 7.0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_equally_likely_values_are_nearer_to_the_law_of_a_step_than_quantiles(seed: int) -> None:
+    paths, weights = cloud(25, seed)
+    few = reduce_scenarios(paths, 4, probabilities=weights, method="quantiles").paths
+    values, equal, scale = paths[:, 2:, 1:], np.full(4, 0.25), np.ones((1, 1))
+    best = transport(costs(values, few[:, 2:, 1:], 2, scale), weights, equal)
+    draws = np.random.default_rng(seed)
+    for size in (1e-3, 0.1, 1.0):
+        for _ in range(10):
+            moved = few[:, 2:, 1:] + size * values.std() * draws.normal(size=(4, 1, 1))
+            assert transport(costs(values, moved, 2, scale), weights, equal) > best
+
+
+def test_quantiles_have_equal_probabilities_and_bound_the_distance_from_below() -> None:
+    paths, weights = cloud(40, 7)
+    found = reduce_scenarios(paths, 6, probabilities=weights, method="quantiles")
+    assert (found.count, found.method, found.indices) == (6, "quantiles", None)
+    np.testing.assert_array_equal(found.probabilities, np.full(6, 1 / 6))
+    np.testing.assert_array_equal(found.paths, quantile_set(paths, weights, 6))
+    table = costs(paths, found.paths, 2, found.scale)
+    np.testing.assert_array_equal(found.assignment, table.argmin(axis=1))
+    assert 0.0 < found.distance**2 <= transport(table, weights, found.probabilities)
 
 
 def test_ties_go_to_the_first() -> None:
