@@ -10,8 +10,8 @@ of the sampler, at the memory of K steps. Checkpointing recomputes each step in 
 all steps fit in the memory of one.
 
 With more scenarios drawn than decided on, z* is that of the equally likely ones that stand for them
-(`hedgecast.scenarios.quantile_set`), and (1) goes through these, means of some drawn ones each: the decision
-is nearly that of all drawn, at the price of a solve on few.
+(`hedgecast.scenarios.quantile_set`), and (1) goes through these, means of some drawn ones each. How near that
+decision is to the one on all drawn hangs on the program and on their number: see `docs/scenarios.md`.
 
 Source: Zhao et al. (2025), section 4.1, https://arxiv.org/abs/2510.11590; Clark et al. (2024),
 algorithm 1 (last K steps), https://arxiv.org/abs/2309.17400; Chen et al. (2016), section 3
