@@ -1,8 +1,9 @@
 """Tapes into machine code: one function per pass, compiled for this machine's vector unit.
 
-A generated function runs one pass over some tiles of eight scenarios. Components whose tapes differ by
-rows alone, in steps of the same size, become one loop. Templates with more operations than
-`MOST_OPERATIONS` are left to the interpreted passes: they would take seconds to compile (9,846: 3.5 s).
+A generated function runs one pass over some tiles of eight scenarios. Tapes that differ by rows alone, in
+steps of the same size, become one loop: components, or where these are too long their segments. Templates
+that have more operations than `MOST_OPERATIONS` either way are left to the interpreted passes: they would
+take seconds to compile (9,846: 3.5 s).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from llvmlite import ir
 
 from hedgecast.decisions.kernels_pattern import Pattern
+from hedgecast.decisions.kernels_segments import phases
 from hedgecast.decisions.kernels_tape import Operation
 from hedgecast.decisions.kernels_writer import PASSES, tapes
 
@@ -31,6 +33,7 @@ TILED = (
 COMMON = (
     "x", "dx", "hessian", "dual_x", "affine_x", "centering_x", "second_x", "length", "floor", "barrier",
     "second_share", "primal", "dual", "product", "second", "ratio", "off_center", "regularization",
+    "nodes", "gradient", "second_nodes",
 )  # fmt: skip
 """Arrays (rows, lanes) that all tiles share."""
 SUMS = ("primal", "dual", "product", "second", "ratio", "off_center")
@@ -107,9 +110,28 @@ def generate(p: Pattern, varies: tuple[bool, ...]) -> Code | None:
     varies : tuple of bool
         Whether each of `COEFFICIENTS` differs between scenarios.
     """
-    passes = {name: loops(tapes(p, name)) for name in PASSES}
-    if max(sum(len(loop.operations) for loop in found) for found in passes.values()) > MOST_OPERATIONS:
-        return None
+    for passes in (whole_components, in_segments):
+        found = {name: passes(p, name) for name in PASSES}
+        if (
+            max(sum(len(loop.operations) for loop in written) for written in found.values())
+            <= MOST_OPERATIONS
+        ):
+            return assemble(p, varies, found)
+    return None
+
+
+def whole_components(p: Pattern, name: str) -> list[Loop]:
+    """A pass with each component written out."""
+    return loops(tapes(p, name))
+
+
+def in_segments(p: Pattern, name: str) -> list[Loop]:
+    """The same with each component in segments, of which there are fewer kinds."""
+    return [loop for phase in phases(p, name) for loop in loops(phase)]
+
+
+def assemble(p: Pattern, varies: tuple[bool, ...], passes: dict[str, list[Loop]]) -> Code:
+    """Machine code of passes that are written."""
     module = ir.Module(name="hedgecast")
     for name, found in passes.items():
         _Function(module, name, sizes(p), dict(zip(COEFFICIENTS, varies, strict=True)), found)

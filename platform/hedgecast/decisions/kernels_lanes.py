@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from hedgecast.decisions.kernels_calls import borrowed
 from hedgecast.decisions.kernels_code import compiled
 from hedgecast.decisions.kernels_context import (
     CENTRAL,
@@ -25,6 +26,7 @@ from hedgecast.decisions.kernels_passes import (
     Packed,
     adjoint_backward_all,
     adjoint_forward_all,
+    aligned,
     begin_all,
     costs_all,
     finish_all,
@@ -60,6 +62,11 @@ class LaneReport(NamedTuple):
 
 
 @compiled
+def _one_tile(count: int, lanes: int) -> FloatArray:
+    return aligned(count * lanes).reshape(1, count, lanes)
+
+
+@compiled
 def pack_programs(values: Values, start: int, lanes: int) -> FloatArray:
     """(1, entries, lanes or 1) of programs from ``start`` on; lanes past the last one repeat it."""
     if not values.varies:
@@ -67,7 +74,7 @@ def pack_programs(values: Values, start: int, lanes: int) -> FloatArray:
         out[0, :, 0] = values.shared[0]
         return out
     block = values.varying[0]
-    out = np.empty((1, block.shape[1], lanes))
+    out = _one_tile(block.shape[1], lanes)
     for lane in range(lanes):
         row = min(start + lane, block.shape[0] - 1)
         for e in range(block.shape[1]):
@@ -78,7 +85,8 @@ def pack_programs(values: Values, start: int, lanes: int) -> FloatArray:
 @compiled
 def pack_lanes(c: Coefficients, weight: FloatArray, start: int, lanes: int) -> Packed:
     """The numbers of one tile of programs."""
-    weights, measure = np.empty((1, 1, lanes)), np.ones((1, 1, lanes))
+    weights, measure = _one_tile(1, lanes), _one_tile(1, lanes)
+    measure[:] = 1.0
     for lane in range(lanes):
         weights[0, 0, lane] = weight[min(start + lane, weight.shape[0] - 1)]
     return Packed(
@@ -133,10 +141,12 @@ def solve_lanes(
     result, central, report
         Written at the programs' places; ``central`` only with smoothing.
     """
+    p, c, work, code = borrowed(p), borrowed(c), borrowed(work), borrowed(code)
+    result, central, report = borrowed(result), borrowed(central), borrowed(report)
     a = new_lanes(p, lanes)
     a.regularization[:] = settings.regularization
-    w, y = np.empty((1, p.num_recourse, lanes)), np.empty((1, p.num_equalities, lanes))
-    z, s = np.empty((1, p.num_inequalities, lanes)), np.empty((1, p.num_inequalities, lanes))
+    w, y = _one_tile(p.num_recourse, lanes), _one_tile(p.num_equalities, lanes)
+    z, s = _one_tile(p.num_inequalities, lanes), _one_tile(p.num_inequalities, lanes)
     for tile in tiles:
         start = tile * lanes
         d = pack_lanes(c, weight, start, lanes)
@@ -195,11 +205,15 @@ def _solve_tile(
     central: LaneResults,
     report: LaneReport,
 ) -> None:
-    t = tile_of(block.d, block.w, block.y, block.z, block.s, block.work, 0)
+    # Their owner is the caller.
+    block, a = borrowed(block), borrowed(a)
+    t = borrowed(tile_of(block.d, block.w, block.y, block.z, block.s, block.work, 0))
     lanes, rows = t.w.shape[1], p.num_inequalities
     used = min(lanes, result.w.shape[0] - start)
     smoothing = settings.smoothing * t.weight[0]
-    t.w[:], t.y[:], t.z[:], t.s[:], t.work_s[:] = 0.0, 0.0, 1.0, 1.0, 0.0
+    t.w[:], t.y[:], t.z[:], t.s[:] = 0.0, 0.0, 1.0, 1.0
+    # A step that is applied with length zero must be a number.
+    t.dw[:], t.dy[:], t.work_z[:], t.work_s[:] = 0.0, 0.0, 0.0, 0.0
     a.floor[:], a.length[:], a.barrier[:], a.second_share[:], a.ratio[:] = 0.0, 0.0, 0.0, 0.0, 0.0
     scale, costs = np.empty(lanes), block.work[9][0, 0]
     _row_scale(t, scale)
@@ -296,10 +310,12 @@ def adjoint_lanes(
     step : LaneResults
         Written: changes of w, y and z; ``s`` is not used.
     """
+    p, c, work, code = borrowed(p), borrowed(c), borrowed(work), borrowed(code)
+    point, step = borrowed(point), borrowed(step)
     a = new_lanes(p, lanes)
     a.regularization[:] = regularization
-    w, y = np.empty((1, p.num_recourse, lanes)), np.empty((1, p.num_equalities, lanes))
-    z, s = np.empty((1, p.num_inequalities, lanes)), np.empty((1, p.num_inequalities, lanes))
+    w, y = _one_tile(p.num_recourse, lanes), _one_tile(p.num_equalities, lanes)
+    z, s = _one_tile(p.num_inequalities, lanes), _one_tile(p.num_inequalities, lanes)
     total = point.w.shape[0]
     for tile in tiles:
         start = tile * lanes

@@ -85,6 +85,8 @@ class Lanes(NamedTuple):
     """(nodes, lanes) scratch."""
     gradient: FloatArray
     """(m, lanes) scratch: stationarity in w."""
+    second_nodes: FloatArray
+    """(nodes, lanes) scratch of generated code: right-hand side of the second-order terms."""
     row: FloatArray
     """(4, lanes) scratch."""
 

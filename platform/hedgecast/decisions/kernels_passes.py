@@ -156,7 +156,7 @@ def new_lanes(p: Pattern, lanes: int) -> Lanes:
         _rows(n, lanes), _rows(n, lanes), _rows(n, lanes), _rows(n, lanes),
         aligned(lanes), aligned(lanes), aligned(lanes), aligned(lanes), aligned(lanes), aligned(lanes),
         aligned(lanes), aligned(lanes), aligned(lanes), aligned(lanes), aligned(lanes),
-        _rows(p.num_nodes, lanes), _rows(p.num_recourse, lanes), _rows(4, lanes),
+        _rows(p.num_nodes, lanes), _rows(p.num_recourse, lanes), _rows(p.num_nodes, lanes), _rows(4, lanes),
     )  # fmt: skip
 
 
@@ -201,6 +201,7 @@ def address_table(
             a.length.ctypes.data, a.floor.ctypes.data, a.barrier.ctypes.data, a.second_share.ctypes.data,
             a.primal.ctypes.data, a.dual.ctypes.data, a.product.ctypes.data, a.second.ctypes.data,
             a.ratio.ctypes.data, a.off_center.ctypes.data, a.regularization.ctypes.data,
+            a.nodes.ctypes.data, a.gradient.ctypes.data, a.second_nodes.ctypes.data,
         ]
     ).astype(np.int64)  # fmt: skip
 

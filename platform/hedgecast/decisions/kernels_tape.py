@@ -127,3 +127,40 @@ class Terms:
 
     def __getitem__(self, index: int) -> Value:
         return self.values[index] if index in self.values else self.tape.constant(0.0)
+
+
+class Stored(Terms):
+    """Sums in an array: several tapes add to them, one after the other."""
+
+    def __init__(self, tape: Tape, array: str) -> None:
+        super().__init__(tape)
+        self.array = array
+
+    def add(self, index: int, value: Value) -> None:
+        """Add to one sum."""
+        self.tape.add_to(self.array, index, value)
+
+    def sub(self, index: int, value: Value) -> None:
+        """Subtract from one sum."""
+        self.tape.add_to(self.array, index, self.tape.negative(value))
+
+
+class Resumed(Terms):
+    """Sums that begin with what is in an array."""
+
+    def __init__(self, tape: Tape, array: str) -> None:
+        super().__init__(tape)
+        self.array = array
+
+    def add(self, index: int, value: Value) -> None:
+        """Add to one sum."""
+        self.values[index] = self.tape.add(self[index], value)
+
+    def sub(self, index: int, value: Value) -> None:
+        """Subtract from one sum."""
+        self.values[index] = self.tape.sub(self[index], value)
+
+    def __getitem__(self, index: int) -> Value:
+        if index not in self.values:
+            self.values[index] = self.tape.load(self.array, index)
+        return self.values[index]

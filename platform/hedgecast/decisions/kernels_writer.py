@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 import numpy as np
 
@@ -53,6 +54,14 @@ def components(p: Pattern) -> list[Component]:
         else:
             alone.append(Component((), (r,)))
     return [Component(tuple(nodes[at]), tuple(rows.get(at, ()))) for at in nodes] + alone
+
+
+class Nodes(Protocol):
+    """The solution at a component's nodes, by node."""
+
+    def __getitem__(self, node: int, /) -> Value:
+        """Its value."""
+        ...
 
 
 class Writer:
@@ -102,68 +111,22 @@ class Writer:
         for row in self.rows:
             self._inequality(row, gradient, factor, affine, centering, hessian, dual_x, affine_x, centering_x)
         self._equality_rows(gradient, factor, affine, dual_x)
-        for col in self.columns:
-            node = int(self.p.position[col])
-            affine.sub(node, gradient[col])
-            factor.add(node, t.load("regularization"))
-            t.raise_to("dual", 0, t.size(gradient[col]))
+        self._stationarity(gradient, factor, affine)
         self._eliminate(factor, affine, centering, hessian, affine_x, centering_x)
-        for sums, array in (
-            (hessian, "hessian"), (dual_x, "dual_x"), (affine_x, "affine_x"), (centering_x, "centering_x"),
-        ):  # fmt: skip
-            self._scaled_by_measure(sums, array)
-        for node in self.nodes:
-            t.store("affine", node, affine[node])
-            t.store("centering", node, centering[node])
+        self._sums_in_x(hessian, dual_x, affine_x, centering_x)
 
     def predict(self) -> None:
         """The affine step's length and products, and forward elimination of its second-order terms."""
-        t = self.tape
-        nodes = self._back_substitute({node: t.load("affine", node) for node in self.nodes})
-        second, second_x = Terms(t), Terms(t)
-        one = t.constant(1.0)
-        for row in self.rows:
-            z, q = t.load("z", row), t.load("inverse", row)
-            ds = t.negative(t.add(t.load("work_z", row), self._row_change(row, nodes)))
-            relative = t.mul(ds, t.mul(q, z))
-            relative_z = t.sub(t.mul(t.load("floor"), q), t.add(one, relative))
-            product = t.mul(relative, relative_z)
-            t.store("work_s", row, product)
-            t.raise_to("ratio", 0, t.negative(relative))
-            t.raise_to("ratio", 0, t.negative(relative_z))
-            t.add_to("second", 0, t.mul(t.mul(t.mul(ds, z), relative_z), t.load("measure")))
-            scaled = t.mul(z, product)
-            for e, _, node in self._v(row):
-                second.add(node, t.mul(t.load("V", e), scaled))
-            for e, col in self._u(row):
-                second_x.add(col, t.mul(t.load("U", e), scaled))
+        nodes = self._back_substitute({node: self.tape.load("affine", node) for node in self.nodes})
+        second, second_x = Terms(self.tape), Terms(self.tape)
+        self._affine_rows(nodes, second, second_x)
         self._forward(second, second_x)
         self._scaled_by_measure(second_x, "second_x")
-        share = t.load("second_share")
-        for node in self.nodes:
-            t.store("affine", node, t.add(t.load("affine", node), t.mul(second[node], share)))
+        self._second_order(second)
 
     def finish(self) -> None:
         """The corrected step and its length."""
-        t = self.tape
-        barrier, share, one = t.load("barrier"), t.load("second_share"), t.constant(1.0)
-        target = t.add(t.load("floor"), barrier)
-        start = {
-            node: t.add(t.load("affine", node), t.mul(barrier, t.load("centering", node)))
-            for node in self.nodes
-        }
-        nodes = self._back_substitute(start)
-        self._store_nodes(nodes)
-        for row in self.rows:
-            z, q = t.load("z", row), t.load("inverse", row)
-            ds = t.negative(t.add(t.load("work_z", row), self._row_change(row, nodes)))
-            relative = t.mul(ds, t.mul(q, z))
-            aim = t.sub(t.mul(target, q), t.mul(share, t.load("work_s", row)))
-            relative_z = t.sub(aim, t.add(one, relative))
-            t.store("work_z", row, t.mul(z, relative_z))
-            t.store("work_s", row, ds)
-            t.raise_to("ratio", 0, t.negative(relative))
-            t.raise_to("ratio", 0, t.negative(relative_z))
+        self._corrected_rows(self._corrected_nodes())
 
     def costs(self) -> None:
         """The part of each scenario's cost that has w in it, unweighted."""
@@ -203,13 +166,9 @@ class Writer:
 
     def adjoint_backward(self) -> None:
         """The adjoint of w and y in ``dw`` and ``dy``, of the inequality rows in ``work_z``; dx known."""
-        t = self.tape
-        nodes = self._back_substitute({node: t.load("affine", node) for node in self.nodes})
+        nodes = self._back_substitute({node: self.tape.load("affine", node) for node in self.nodes})
         self._store_nodes(nodes)
-        for row in self.rows:
-            z = t.load("z", row)
-            ratio = t.mul(z, t.mul(z, t.load("inverse", row)))
-            t.store("work_z", row, t.mul(ratio, self._row_change(row, nodes)))
+        self._adjoint_rows(nodes)
 
     # Parts of passes.
 
@@ -356,6 +315,77 @@ class Writer:
                 (affine if to_nodes else affine_x).sub(index, t.mul(scaled[place], affine[j]))
                 (centering if to_nodes else centering_x).sub(index, t.mul(scaled[place], centering[j]))
                 t.store("factor", place, scaled[place])
+        for node in self.nodes:
+            t.store("affine", node, affine[node])
+            t.store("centering", node, centering[node])
+
+    def _stationarity(self, gradient: Terms, factor: Terms, affine: Terms) -> None:
+        t = self.tape
+        for col in self.columns:
+            node = int(self.p.position[col])
+            affine.sub(node, gradient[col])
+            factor.add(node, t.load("regularization"))
+            t.raise_to("dual", 0, t.size(gradient[col]))
+
+    def _sums_in_x(self, hessian: Terms, dual_x: Terms, affine_x: Terms, centering_x: Terms) -> None:
+        for sums, array in (
+            (hessian, "hessian"), (dual_x, "dual_x"), (affine_x, "affine_x"), (centering_x, "centering_x"),
+        ):  # fmt: skip
+            self._scaled_by_measure(sums, array)
+
+    def _affine_rows(self, nodes: Nodes, second: Terms, second_x: Terms) -> None:
+        t, one = self.tape, self.tape.constant(1.0)
+        for row in self.rows:
+            z, q = t.load("z", row), t.load("inverse", row)
+            ds = t.negative(t.add(t.load("work_z", row), self._row_change(row, nodes)))
+            relative = t.mul(ds, t.mul(q, z))
+            relative_z = t.sub(t.mul(t.load("floor"), q), t.add(one, relative))
+            product = t.mul(relative, relative_z)
+            t.store("work_s", row, product)
+            t.raise_to("ratio", 0, t.negative(relative))
+            t.raise_to("ratio", 0, t.negative(relative_z))
+            t.add_to("second", 0, t.mul(t.mul(t.mul(ds, z), relative_z), t.load("measure")))
+            scaled = t.mul(z, product)
+            for e, _, node in self._v(row):
+                second.add(node, t.mul(t.load("V", e), scaled))
+            for e, col in self._u(row):
+                second_x.add(col, t.mul(t.load("U", e), scaled))
+
+    def _second_order(self, second: Terms) -> None:
+        t, share = self.tape, self.tape.load("second_share")
+        for node in self.nodes:
+            t.store("affine", node, t.add(t.load("affine", node), t.mul(second[node], share)))
+
+    def _corrected_nodes(self) -> dict[int, Value]:
+        t, barrier = self.tape, self.tape.load("barrier")
+        start = {
+            node: t.add(t.load("affine", node), t.mul(barrier, t.load("centering", node)))
+            for node in self.nodes
+        }
+        nodes = self._back_substitute(start)
+        self._store_nodes(nodes)
+        return nodes
+
+    def _corrected_rows(self, nodes: Nodes) -> None:
+        t, one = self.tape, self.tape.constant(1.0)
+        target, share = t.add(t.load("floor"), t.load("barrier")), t.load("second_share")
+        for row in self.rows:
+            z, q = t.load("z", row), t.load("inverse", row)
+            ds = t.negative(t.add(t.load("work_z", row), self._row_change(row, nodes)))
+            relative = t.mul(ds, t.mul(q, z))
+            aim = t.sub(t.mul(target, q), t.mul(share, t.load("work_s", row)))
+            relative_z = t.sub(aim, t.add(one, relative))
+            t.store("work_z", row, t.mul(z, relative_z))
+            t.store("work_s", row, ds)
+            t.raise_to("ratio", 0, t.negative(relative))
+            t.raise_to("ratio", 0, t.negative(relative_z))
+
+    def _adjoint_rows(self, nodes: Nodes) -> None:
+        t = self.tape
+        for row in self.rows:
+            z = t.load("z", row)
+            ratio = t.mul(z, t.mul(z, t.load("inverse", row)))
+            t.store("work_z", row, t.mul(ratio, self._row_change(row, nodes)))
 
     def _forward(self, values: Terms, in_x: Terms) -> None:
         t, p = self.tape, self.p
@@ -377,7 +407,7 @@ class Writer:
             values[j] = value
         return values
 
-    def _row_change(self, row: int, nodes: dict[int, Value]) -> Value:
+    def _row_change(self, row: int, nodes: Nodes) -> Value:
         t = self.tape
         terms = [t.mul(t.load("V", e), nodes[node]) for e, _, node in self._v(row)]
         terms += [t.mul(t.load("U", e), t.load("dx", col)) for e, col in self._u(row)]

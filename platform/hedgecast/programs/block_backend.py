@@ -103,8 +103,6 @@ class ProgramBackend:
                 max_iterations=max_iterations,
                 smoothing=0.0,
             )
-            # Rows of the block form are sums of -(A v + b); canonical multipliers are those of A v + b.
-            source = torch.as_tensor(template.scenario.source).to(inputs.uncertain)
             raw = RawSolution(
                 flat=found.x[:, : program.num_decision],
                 first_cost=found.first_cost,
@@ -114,7 +112,7 @@ class ProgramBackend:
                 dual_residual=found.dual_residual,
                 gap=found.gap,
                 iterations=found.iterations,
-                certificate=-(found.certificate @ source) if bool(source.isfinite().all()) else None,
+                certificate=_certificate(template, found),
             )
         return raw, found
 
@@ -209,6 +207,15 @@ class BlockLayer(nn.Module):
         if self.warm_start:
             self._last.solution = (key, found.warm)
         return found.x[:, : self.num_decision], found.verdicts
+
+
+def _certificate(template: Template, found: BlockSolution) -> Tensor | None:
+    """(B, S, rows of the canonical stage); None where nobody is infeasible."""
+    source = torch.as_tensor(template.scenario.source)
+    if not bool((found.verdicts == Verdict.INFEASIBLE).any()) or not bool(source.isfinite().all()):
+        return None
+    # Rows of the block form are sums of -(A v + b); canonical multipliers are those of A v + b.
+    return -(found.certificate @ source.to(found.certificate))
 
 
 def _template(program: TwoStageProgram) -> Template:

@@ -116,7 +116,7 @@ def paired(differences: Tensor, weights: Tensor, confidence: float) -> Differenc
     """
     if not bool(torch.isfinite(differences[weights > 0]).all()):
         return None
-    mean, error = float(expectation(differences, weights)), standard_error(differences, weights)
+    mean, error = float(expectation(differences, weights)), float(standard_error(differences, weights))
     count = int((weights > 0).sum())
     if count < 2:
         return Difference(mean=mean, standard_error=0.0, lower_bound=-math.inf, upper_bound=math.inf)
@@ -170,7 +170,7 @@ def _evaluation(plan: _Plan, best: _Plan, leader: _Plan, common: _Common) -> Eva
         objective=_objective(plan, common),
         expected_cost=float(expectation(plan.costs, weights)),
         expected_regret=float(expectation(regrets, weights)),
-        expected_regret_standard_error=standard_error(regrets, weights) if finite else math.inf,
+        expected_regret_standard_error=float(standard_error(regrets, weights)) if finite else math.inf,
         above_best=above(best),
         above_leader=above(leader),
     )

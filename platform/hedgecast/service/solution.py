@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from hedgecast.outcomes import band_of
@@ -94,37 +95,63 @@ def _trusted(decision: Decision, member: int) -> bool:
 
 
 def statistics_of(
-    query: DecideQuery, member: int, decision: Decision, known: Information, regrets: Tensor
-) -> Statistics:
-    """One member's.
+    queries: Sequence[DecideQuery], decision: Decision, known: Information, regrets: Tensor
+) -> list[Statistics]:
+    """Those of every member of a batch.
 
     Parameters
     ----------
-    query : DecideQuery
-    member : int
-        Place in the batch.
+    queries : sequence of DecideQuery
+        The members'.
     decision, known : Decision, Information
         Of the batch.
     regrets : Tensor
         (B, S).
     """
-    costs, weight = decision.scenario_costs[member], known.inputs.probabilities[member]
-    regrets = regrets[member]
-    stochastic = float(known.value_of_stochastic_solution[member])
-    levels, tail = query.quantile_levels, query.tail_level
-    return Statistics(
-        objective=float(decision.objective[member]),
-        expected_cost=float(expectation(costs, weight)),
-        expected_regret=float(expectation(regrets, weight)),
-        expected_regret_standard_error=standard_error(regrets, weight),
-        cost_quantiles=tuple(zip(levels, quantiles(costs, weight, levels), strict=True)),
-        regret_quantiles=tuple(zip(levels, quantiles(regrets, weight, levels), strict=True)),
-        cost_cvar=float(conditional_value_at_risk(costs, weight, tail)),
-        regret_cvar=float(conditional_value_at_risk(regrets, weight, tail)),
-        tail_level=tail,
-        expected_value_of_perfect_information=float(known.value_of_perfect_information[member]),
-        value_of_stochastic_solution=stochastic if math.isfinite(stochastic) else None,
-    )
+    members: dict[tuple[tuple[float, ...], float], list[int]] = {}
+    for member, query in enumerate(queries):
+        members.setdefault((query.quantile_levels, query.tail_level), []).append(member)
+    found: dict[int, Statistics] = {}
+    for (levels, tail), alike in members.items():
+        part = torch.tensor(alike)
+        found |= zip(alike, _statistics(levels, tail, part, decision, known, regrets), strict=True)
+    return [found[member] for member in range(len(queries))]
+
+
+def _statistics(
+    levels: tuple[float, ...],
+    tail: float,
+    members: Tensor,
+    decision: Decision,
+    known: Information,
+    regrets: Tensor,
+) -> Iterator[Statistics]:
+    """Of some members with the same levels."""
+    weights = known.inputs.probabilities[members]
+    # Costs, then regrets: (2, members, S).
+    both = torch.stack([decision.scenario_costs[members], regrets[members]])
+    everywhere = weights.expand_as(both)
+    cost_quantiles, regret_quantiles = quantiles(both, everywhere, levels).tolist()
+    costs_in_tail, regrets_in_tail = conditional_value_at_risk(both, everywhere, tail).tolist()
+    means, mean_regrets = expectation(both, everywhere).tolist()
+    errors = standard_error(both[1], weights).tolist()
+    objectives = decision.objective[members].tolist()
+    perfect = known.value_of_perfect_information[members].tolist()
+    stochastic = known.value_of_stochastic_solution[members].tolist()
+    for i in range(len(errors)):
+        yield Statistics(
+            objective=objectives[i],
+            expected_cost=means[i],
+            expected_regret=mean_regrets[i],
+            expected_regret_standard_error=errors[i],
+            cost_quantiles=tuple(zip(levels, cost_quantiles[i], strict=True)),
+            regret_quantiles=tuple(zip(levels, regret_quantiles[i], strict=True)),
+            cost_cvar=costs_in_tail[i],
+            regret_cvar=regrets_in_tail[i],
+            tail_level=tail,
+            expected_value_of_perfect_information=perfect[i],
+            value_of_stochastic_solution=stochastic[i] if math.isfinite(stochastic[i]) else None,
+        )
 
 
 def gap_of(query: DecideQuery, gaps: Tensor) -> Gap:

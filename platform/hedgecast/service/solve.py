@@ -17,7 +17,7 @@ from hedgecast.programs.program import TwoStageProgram
 from hedgecast.programs.replications import replicated_gaps, tail_threshold
 from hedgecast.programs.solution import Decision, Verdict
 from hedgecast.registry.ladder import Rung
-from hedgecast.service.answers import Solution
+from hedgecast.service.answers import Solution, Statistics
 from hedgecast.service.budget import Budget
 from hedgecast.service.queries import DecideQuery
 from hedgecast.service.sample import TOLERANCE, Sample, priced
@@ -118,8 +118,10 @@ class _Together:
         self._check("the statistics")
         known, regrets = self._appraised(decision)
         gaps = self._gaps(decision, regrets)
+        statistics = statistics_of([one.query for one in self.asked], decision, known, regrets)
         found = [
-            self.late.get(member) or self._solution(member, decision, prices[member], known, regrets, gaps)
+            self.late.get(member)
+            or self._solution(member, decision, prices[member], statistics[member], gaps)
             for member in range(len(self.asked))
         ]
         done = time.perf_counter()
@@ -135,12 +137,10 @@ class _Together:
         member: int,
         decision: Decision,
         prices: Prices | None,
-        known: Information,
-        regrets: Tensor,
+        statistics: Statistics,
         gaps: Tensor | None,
     ) -> Solution:
         query, sample = self.asked[member].query, self.asked[member].sample
-        statistics = statistics_of(query, member, decision, known, regrets)
         gap = None if gaps is None else gap_of(query, gaps[member : member + 1])
         found = solution_of(query, sample, member, decision, prices, statistics, gap)
         return dataclasses.replace(found, batch_size=len(self.asked))

@@ -10,7 +10,15 @@ import torch
 
 from hedgecast.decisions import compiled, kernels_emit
 from hedgecast.decisions.compiled import work_shapes
-from hedgecast.decisions.kernels_emit import COEFFICIENTS, LANES, generate, loops
+from hedgecast.decisions.kernels_emit import (
+    COEFFICIENTS,
+    LANES,
+    assemble,
+    generate,
+    in_segments,
+    loops,
+    whole_components,
+)
 from hedgecast.decisions.kernels_passes import (
     adjoint_backward_all,
     adjoint_forward_all,
@@ -24,9 +32,11 @@ from hedgecast.decisions.kernels_passes import (
     predict_all,
 )
 from hedgecast.decisions.kernels_pattern import make_coefficients, make_pattern
+from hedgecast.decisions.kernels_segments import phases
 from hedgecast.decisions.kernels_tape import Tape
 from hedgecast.decisions.kernels_writer import PASSES, components, tapes
 from hedgecast.decisions.scenario_blocks import analyze_blocks
+from hedgecast.decisions.single_scenario import merge_stages
 from hedgecast.decisions.structured import StructuredBackend
 from hedgecast.decisions.working_arrays import new_work
 
@@ -93,15 +103,72 @@ class State:
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("varying", [True, False])
-def test_every_pass_equals_the_interpreted_one(problems, seed, varying):
+@pytest.mark.parametrize("written", [whole_components, in_segments])
+def test_every_pass_equals_the_interpreted_one(problems, seed, varying, written):
     problem, _ = problems.random(seed, B=1, S=11, n=3, m=4, equalities=seed % 3, varying=varying)
-    code = generate(_pattern(problem), _varies(problem))
+    p = _pattern(problem)
+    code = assemble(p, _varies(problem), {name: written(p, name) for name in PASSES})
     generated = State(problem, code.addresses, seed).iteration()
     interpreted = State(problem, np.zeros(len(PASSES), np.int64), seed).iteration()
     assert len(generated) == len(interpreted)
     for left, right in zip(generated, interpreted, strict=True):
         scale = 1.0 + np.abs(right).max(initial=0.0)
         np.testing.assert_allclose(left, right, rtol=1e-9, atol=1e-10 * scale)
+
+
+def _known_ahead(problems, tensors, hours):
+    """Schedules of hours that ramps chain, each scenario a program of its own."""
+    paths = 2.0 + torch.rand(70, 1, hours, dtype=torch.float64, generator=tensors(5))
+    return merge_stages(problems.schedule(paths, ramp=0.05))
+
+
+def test_a_day_whose_hours_are_chained_is_written_in_loops_of_its_rows(problems, tensors):
+    longer, shorter = (_pattern(_known_ahead(problems, tensors, hours)) for hours in (36, 12))
+    assert len(components(longer)) == 1
+
+    def operations(pattern, written):
+        return sum(len(loop.operations) for loop in written(pattern, "begin"))
+
+    # Three times the hours are three times the operations written out, and more turns of the same loops.
+    assert operations(longer, whole_components) > 2.8 * operations(shorter, whole_components)
+    rows = [sum(len(loop.operations) for loop in loops(phases(p, "begin")[2])) for p in (longer, shorter)]
+    assert rows[0] == rows[1]
+    assert operations(longer, in_segments) < 0.3 * operations(longer, whole_components)
+
+
+def test_programs_that_are_written_in_segments_have_the_interpreted_ones_solutions(
+    problems, tensors, monkeypatch
+):
+    probabilities = torch.ones(70, 1, dtype=torch.float64)
+    made = []
+
+    def counted(pattern, varies):
+        made.append(generate(pattern, varies))
+        return made[-1]
+
+    monkeypatch.setattr(compiled, "generate", counted)
+    problem = _known_ahead(problems, tensors, 36)
+    assert sum(len(loop.operations) for loop in whole_components(_pattern(problem), "begin")) > 4000
+    generated = _solve(problem, probabilities, 1e-2)
+    assert made[0] is not None
+    monkeypatch.setattr(compiled, "generate", lambda pattern, varies: None)
+    interpreted = _solve(_known_ahead(problems, tensors, 36), probabilities, 1e-2)
+    for left, right in zip(generated, interpreted, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-6, atol=1e-6)
+
+
+def test_what_an_earlier_solve_left_in_the_working_arrays_spoils_none(problems, tensors, monkeypatch):
+    backend, probabilities = StructuredBackend(), torch.ones(70, 1, dtype=torch.float64)
+    problem = _known_ahead(problems, tensors, 9)
+    before = backend.solve_blocks(problem, probabilities)
+    assert compiled._WORKING_ARRAYS.kept_bytes > 0
+    for _, work in compiled._WORKING_ARRAYS._kept:
+        for array in work:
+            array[:] = np.nan
+    # Nothing is left to the tensor path, which would hide it.
+    monkeypatch.setattr(compiled, "follow_central_path", None)
+    after = backend.solve_blocks(problem, probabilities)
+    torch.testing.assert_close(after.x, before.x, rtol=0.0, atol=0.0)
 
 
 def _solve(problem, probabilities, smoothing):
