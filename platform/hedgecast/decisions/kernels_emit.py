@@ -18,7 +18,7 @@ import numpy.typing as npt
 from llvmlite import ir
 
 from hedgecast.decisions.kernels_pattern import Pattern
-from hedgecast.decisions.kernels_segments import phases
+from hedgecast.decisions.kernels_segments import least_operations, phases
 from hedgecast.decisions.kernels_tape import Operation
 from hedgecast.decisions.kernels_writer import PASSES, tapes
 
@@ -110,6 +110,8 @@ def generate(p: Pattern, varies: tuple[bool, ...]) -> Code | None:
     varies : tuple of bool
         Whether each of `COEFFICIENTS` differs between scenarios.
     """
+    if least_operations(p) > MOST_OPERATIONS:
+        return None
     for passes in (whole_components, in_segments):
         found = {name: passes(p, name) for name in PASSES}
         if (

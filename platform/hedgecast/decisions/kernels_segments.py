@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import numpy as np
+
 from hedgecast.decisions.kernels_pattern import Pattern
 from hedgecast.decisions.kernels_tape import Operation, Resumed, Stored, Terms
 from hedgecast.decisions.kernels_writer import Component, Writer, components
@@ -126,11 +128,16 @@ def _by_node(p: Pattern, component: Component) -> Iterable[Component]:
 def _by_rows(p: Pattern, component: Component) -> Iterable[Component]:
     """Rows of the same columns, and those of some of these, together: their sums are read once."""
     rows: dict[frozenset[int], list[int]] = {}
+    with_column: dict[int, list[frozenset[int]]] = {}
     for row in component.rows:
-        rows.setdefault(frozenset(p.v_col[p.v_ptr[row] : p.v_ptr[row + 1]].tolist()), []).append(row)
+        columns = frozenset(p.v_col[p.v_ptr[row] : p.v_ptr[row + 1]].tolist())
+        if columns not in rows:
+            for column in columns:
+                with_column.setdefault(column, []).append(columns)
+        rows.setdefault(columns, []).append(row)
     # The last that holds them: what constraints say of each step comes after what they say of neighbors.
     for columns in sorted(rows, key=len):
-        wider = [other for other in rows if columns < other]
+        wider = [other for other in with_column.get(min(columns, default=-1), ()) if columns < other]
         if wider:
             rows[wider[-1]] += rows.pop(columns)
     return [Component((), tuple(sorted(found))) for found in rows.values()]
@@ -157,6 +164,12 @@ PHASES: dict[str, tuple[tuple[Cut, Callable[[Segment], None]], ...]] = {
     "adjoint_backward": ((_whole, Segment.adjoint_nodes), (_by_rows, Segment.adjoint_rows)),
 }
 """Of each pass of `hedgecast.decisions.kernels_writer.PASSES`."""
+
+
+def least_operations(p: Pattern) -> int:
+    """Fewer than any way of writing takes: elimination's, of the component that has most of it."""
+    counts = np.diff(p.column_start)
+    return max((4 * sum(1 + int(counts[node]) for node in part.nodes) for part in components(p)), default=0)
 
 
 def phases(p: Pattern, name: str) -> list[list[list[Operation]]]:

@@ -70,11 +70,9 @@ class Writer:
     def __init__(self, p: Pattern, component: Component) -> None:
         self.p, self.rows, self.nodes = p, component.rows, component.nodes
         self.tape = Tape()
-        inside = set(component.nodes)
-        self.columns = [j for j in range(p.num_recourse) if int(p.position[j]) in inside]
-        self.equalities = [
-            r for r in range(p.num_equalities) if int(p.position[p.num_recourse + r]) in inside
-        ]
+        found = np.flatnonzero(np.isin(p.position, component.nodes)).tolist()
+        self.columns = [index for index in found if index < p.num_recourse]
+        self.equalities = [index - p.num_recourse for index in found if index >= p.num_recourse]
 
     # What the lists of the template say about this component.
 
@@ -204,16 +202,15 @@ class Writer:
         t, p = self.tape, self.p
         gradient = Terms(t)
         weight = t.load("weight")
-        inside = set(self.columns)
         for col in self.columns:
             gradient.add(col, t.mul(self._cost_slope(col), weight))
             for e, x in self._r(col):
                 value = t.mul(t.load("R", e), weight)
                 factor.add(int(p.r_target[e]), value)
                 dual_x.add(x, t.mul(value, t.load("w", col)))
-        for target, e in zip(p.q_target, p.q_source, strict=True):
-            if int(p.q_row[e]) in inside:
-                factor.add(int(target), t.mul(t.load("Q", int(e)), weight))
+        inside = np.isin(p.q_row[p.q_source], self.columns)
+        for target, e in zip(p.q_target[inside].tolist(), p.q_source[inside].tolist(), strict=True):
+            factor.add(target, t.mul(t.load("Q", e), weight))
         return gradient
 
     def _inequality(

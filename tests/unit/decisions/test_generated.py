@@ -32,7 +32,7 @@ from hedgecast.decisions.kernels_passes import (
     predict_all,
 )
 from hedgecast.decisions.kernels_pattern import make_coefficients, make_pattern
-from hedgecast.decisions.kernels_segments import phases
+from hedgecast.decisions.kernels_segments import least_operations, phases
 from hedgecast.decisions.kernels_tape import Tape
 from hedgecast.decisions.kernels_writer import PASSES, components, tapes
 from hedgecast.decisions.scenario_blocks import analyze_blocks
@@ -134,6 +134,22 @@ def test_a_day_whose_hours_are_chained_is_written_in_loops_of_its_rows(problems,
     rows = [sum(len(loop.operations) for loop in loops(phases(p, "begin")[2])) for p in (longer, shorter)]
     assert rows[0] == rows[1]
     assert operations(longer, in_segments) < 0.3 * operations(longer, whole_components)
+
+
+def test_a_chain_that_is_too_long_either_way_is_not_written_to_find_out(problems, tensors, monkeypatch):
+    pattern = _pattern(_known_ahead(problems, tensors, 200))
+    assert 4 * (pattern.num_nodes + pattern.num_entries) > kernels_emit.MOST_OPERATIONS
+    monkeypatch.setattr(kernels_emit, "tapes", None)
+    monkeypatch.setattr(kernels_emit, "phases", None)
+    assert generate(pattern, (False,) * len(COEFFICIENTS)) is None
+
+
+def test_what_elimination_takes_at_least_is_less_than_what_is_written(problems, tensors):
+    for hours in (2, 12, 36):
+        pattern = _pattern(_known_ahead(problems, tensors, hours))
+        for written in (whole_components, in_segments):
+            longest = max(sum(len(loop.operations) for loop in written(pattern, name)) for name in PASSES)
+            assert least_operations(pattern) < longest
 
 
 def test_programs_that_are_written_in_segments_have_the_interpreted_ones_solutions(
