@@ -114,10 +114,8 @@ def generate(p: Pattern, varies: tuple[bool, ...]) -> Code | None:
         return None
     for passes in (whole_components, in_segments):
         found = {name: passes(p, name) for name in PASSES}
-        if (
-            max(sum(len(loop.operations) for loop in written) for written in found.values())
-            <= MOST_OPERATIONS
-        ):
+        longest = max(sum(len(loop.operations) for loop in written) for written in found.values())
+        if longest <= MOST_OPERATIONS:
             return assemble(p, varies, found)
     return None
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from hedgecast.decisions.kernels_pattern import Pattern
-from hedgecast.decisions.kernels_tape import Operation, Resumed, Stored, Terms
+from hedgecast.decisions.kernels_tape import Operation, Stored, Terms
 from hedgecast.decisions.kernels_writer import Component, Writer, components
 
 
@@ -60,12 +60,12 @@ class Segment(Writer):
 
     def stationarity(self) -> None:
         """The right-hand side of columns, once their gradient is whole."""
-        gradient = Resumed(self.tape, "gradient")
+        gradient = Terms(self.tape, "gradient")
         self._stationarity(gradient, Stored(self.tape, "factor"), Stored(self.tape, "affine"))
 
     def eliminate(self) -> None:
         """Factor, and forward elimination of the affine right-hand side."""
-        factor, affine, centering = (Resumed(self.tape, array) for array in ("factor", "affine", "centering"))
+        factor, affine, centering = (Terms(self.tape, array) for array in ("factor", "affine", "centering"))
         hessian, affine_x, centering_x = (Terms(self.tape) for _ in range(3))
         self._eliminate(factor, affine, centering, hessian, affine_x, centering_x)
         self._sums_in_x(hessian, Terms(self.tape), affine_x, centering_x)
@@ -81,12 +81,12 @@ class Segment(Writer):
     def affine_rows(self) -> None:
         """The affine step's rows, and their second-order terms."""
         second_x = Terms(self.tape)
-        self._affine_rows(Resumed(self.tape, "nodes"), Stored(self.tape, "second_nodes"), second_x)
+        self._affine_rows(Terms(self.tape, "nodes"), Stored(self.tape, "second_nodes"), second_x)
         self._scaled_by_measure(second_x, "second_x")
 
     def second_order(self) -> None:
         """Forward elimination of the second-order terms."""
-        second, second_x = Resumed(self.tape, "second_nodes"), Terms(self.tape)
+        second, second_x = Terms(self.tape, "second_nodes"), Terms(self.tape)
         self._forward(second, second_x)
         self._scaled_by_measure(second_x, "second_x")
         self._second_order(second)
@@ -98,7 +98,7 @@ class Segment(Writer):
 
     def corrected_rows(self) -> None:
         """The corrected step's rows, and its length."""
-        self._corrected_rows(Resumed(self.tape, "nodes"))
+        self._corrected_rows(Terms(self.tape, "nodes"))
 
     def adjoint_nodes(self) -> None:
         """The adjoint of w and y."""
@@ -109,7 +109,7 @@ class Segment(Writer):
 
     def adjoint_rows(self) -> None:
         """The adjoint of inequality rows."""
-        self._adjoint_rows(Resumed(self.tape, "nodes"))
+        self._adjoint_rows(Terms(self.tape, "nodes"))
 
 
 Cut = Callable[[Pattern, Component], Iterable[Component]]

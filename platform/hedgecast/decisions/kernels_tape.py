@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Protocol
 
 Value = int
 """Number of an operation on its tape."""
@@ -107,34 +108,58 @@ class Tape:
         return len(self.operations) - 1
 
 
-class Terms:
-    """Sums kept on a tape under an index; what was never added to is None."""
+class Sums(Protocol):
+    """What can be added to under an index."""
 
-    def __init__(self, tape: Tape) -> None:
-        self.tape = tape
+    def add(self, index: int, value: Value, /) -> None:
+        """Add to one sum."""
+        ...
+
+    def sub(self, index: int, value: Value, /) -> None:
+        """Subtract from one sum."""
+        ...
+
+
+class Terms:
+    """Sums kept on a tape under an index.
+
+    Parameters
+    ----------
+    tape : Tape
+    array : str, optional
+        What they begin with; without it what was never added to is zero.
+    """
+
+    def __init__(self, tape: Tape, array: str | None = None) -> None:
+        self.tape, self.array = tape, array
         self.values: dict[int, Value] = {}
 
     def add(self, index: int, value: Value) -> None:
         """Add to one sum."""
-        self.values[index] = self.tape.add(self.values[index], value) if index in self.values else value
+        self.values[index] = self.tape.add(self[index], value) if self._begun(index) else value
 
     def sub(self, index: int, value: Value) -> None:
         """Subtract from one sum."""
-        if index in self.values:
-            self.values[index] = self.tape.sub(self.values[index], value)
-        else:
-            self.values[index] = self.tape.negative(value)
+        begun = self._begun(index)
+        self.values[index] = self.tape.sub(self[index], value) if begun else self.tape.negative(value)
 
     def __getitem__(self, index: int) -> Value:
-        return self.values[index] if index in self.values else self.tape.constant(0.0)
+        if index not in self.values:
+            if self.array is None:
+                return self.tape.constant(0.0)
+            # Once: what is stored there later is not this sum.
+            self.values[index] = self.tape.load(self.array, index)
+        return self.values[index]
+
+    def _begun(self, index: int) -> bool:
+        return self.array is not None or index in self.values
 
 
-class Stored(Terms):
-    """Sums in an array: several tapes add to them, one after the other."""
+class Stored:
+    """Sums in an array that several tapes add to, one after the other."""
 
     def __init__(self, tape: Tape, array: str) -> None:
-        super().__init__(tape)
-        self.array = array
+        self.tape, self.array = tape, array
 
     def add(self, index: int, value: Value) -> None:
         """Add to one sum."""
@@ -143,24 +168,3 @@ class Stored(Terms):
     def sub(self, index: int, value: Value) -> None:
         """Subtract from one sum."""
         self.tape.add_to(self.array, index, self.tape.negative(value))
-
-
-class Resumed(Terms):
-    """Sums that begin with what is in an array."""
-
-    def __init__(self, tape: Tape, array: str) -> None:
-        super().__init__(tape)
-        self.array = array
-
-    def add(self, index: int, value: Value) -> None:
-        """Add to one sum."""
-        self.values[index] = self.tape.add(self[index], value)
-
-    def sub(self, index: int, value: Value) -> None:
-        """Subtract from one sum."""
-        self.values[index] = self.tape.sub(self[index], value)
-
-    def __getitem__(self, index: int) -> Value:
-        if index not in self.values:
-            self.values[index] = self.tape.load(self.array, index)
-        return self.values[index]

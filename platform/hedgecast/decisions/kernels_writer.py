@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from hedgecast.decisions.kernels_pattern import Pattern
-from hedgecast.decisions.kernels_tape import Operation, Tape, Terms, Value
+from hedgecast.decisions.kernels_tape import Operation, Sums, Tape, Terms, Value
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -198,7 +198,7 @@ class Writer:
             slope = t.add(slope, t.mul(t.load("R", e), t.load("x", x)))
         return slope
 
-    def _cost_terms(self, factor: Terms, dual_x: Terms) -> Terms:
+    def _cost_terms(self, factor: Sums, dual_x: Terms) -> Terms:
         t, p = self.tape, self.p
         gradient = Terms(t)
         weight = t.load("weight")
@@ -216,14 +216,14 @@ class Writer:
     def _inequality(
         self,
         row: int,
-        gradient: Terms,
-        factor: Terms,
-        affine: Terms,
-        centering: Terms,
-        hessian: Terms,
-        dual_x: Terms,
-        affine_x: Terms,
-        centering_x: Terms,
+        gradient: Sums,
+        factor: Sums,
+        affine: Sums,
+        centering: Sums,
+        hessian: Sums,
+        dual_x: Sums,
+        affine_x: Sums,
+        centering_x: Sums,
     ) -> None:
         t, p = self.tape, self.p
         s, z = t.load("s", row), t.load("z", row)
@@ -262,7 +262,7 @@ class Writer:
                 pair = t.mul(t.load(left_array, left), t.load(right_array, right))
                 sums.add(target, t.mul(pair, ratio))
 
-    def _equality_rows(self, gradient: Terms, factor: Terms, affine: Terms, dual_x: Terms) -> None:
+    def _equality_rows(self, gradient: Sums, factor: Sums, affine: Sums, dual_x: Sums) -> None:
         t, p = self.tape, self.p
         for row in self.equalities:
             y = t.load("y", row)
@@ -316,7 +316,7 @@ class Writer:
             t.store("affine", node, affine[node])
             t.store("centering", node, centering[node])
 
-    def _stationarity(self, gradient: Terms, factor: Terms, affine: Terms) -> None:
+    def _stationarity(self, gradient: Terms, factor: Sums, affine: Sums) -> None:
         t = self.tape
         for col in self.columns:
             node = int(self.p.position[col])
@@ -330,7 +330,7 @@ class Writer:
         ):  # fmt: skip
             self._scaled_by_measure(sums, array)
 
-    def _affine_rows(self, nodes: Nodes, second: Terms, second_x: Terms) -> None:
+    def _affine_rows(self, nodes: Nodes, second: Sums, second_x: Sums) -> None:
         t, one = self.tape, self.tape.constant(1.0)
         for row in self.rows:
             z, q = t.load("z", row), t.load("inverse", row)
