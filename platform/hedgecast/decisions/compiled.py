@@ -1,4 +1,4 @@
-"""The compiled loops behind tensors: who may use them, threads, layouts, and members they leave unsolved.
+"""The compiled loops behind tensors: who may use them, layouts, and members they leave unsolved.
 
 They take float64 tensors on the CPU under a neutral risk measure. The method is that of
 `interior_point`; a member that they do not bring to the end is solved again there.
@@ -6,23 +6,19 @@ They take float64 tensors on the CPU under a neutral risk measure. The method is
 
 from __future__ import annotations
 
-import concurrent.futures
-import dataclasses
-import functools
 import math
-import os
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from hedgecast.decisions.block_factor import BlockIndex
 from hedgecast.decisions.block_numbers import Numbers
 from hedgecast.decisions.central_path import Limits, follow_central_path, replace_members
-from hedgecast.decisions.iterates import Iterate, Outcome, Point, Quality
+from hedgecast.decisions.compiled_point import CompiledPoint, FirstPoint
+from hedgecast.decisions.iterates import Iterate, Outcome, Quality
 from hedgecast.decisions.kernels_adjoint import Adjoint, adjoint_contexts
 from hedgecast.decisions.kernels_context import Report, Results, Settings, solve_contexts
 from hedgecast.decisions.kernels_emit import LANES, generate
@@ -37,11 +33,10 @@ from hedgecast.decisions.kernels_pattern import (
 )
 from hedgecast.decisions.kernels_settle import Settled, settle_contexts
 from hedgecast.decisions.kernels_writer import PASSES
+from hedgecast.decisions.solve_threads import IntArray, in_threads
 from hedgecast.decisions.working_arrays import FloatArray, Shapes, Work, WorkingArrays, aligned_empty
 from hedgecast.programs.blocks import BlockProblem, SparseMatrix
 from hedgecast.programs.risk import EXPECTATION, Risk
-
-IntArray = npt.NDArray[np.int64]
 
 _REGULARIZATION = 1e-9
 # In blocks with equality rows. A column without curvature and the multiplier of its row have nothing but the
@@ -73,95 +68,6 @@ def compiled_applies(problem: BlockProblem, index: BlockIndex, risk: Risk) -> bo
         and (deterministic or problem.num_first > 0)
         and index.structure.num_multiply_adds <= _MAX_MULTIPLY_ADDS
     )
-
-
-class CompiledPoint:
-    """A batch of solutions in the layout of the compiled loops, read as an `Iterate` on demand."""
-
-    eta = u = t = mu = nu = None
-
-    def __init__(self, num_scenarios: int, arrays: Results) -> None:
-        self.num_scenarios, self.arrays = num_scenarios, arrays
-
-    @property
-    def x(self) -> Tensor:
-        """(B, n)."""
-        return torch.from_numpy(self.arrays.x)
-
-    @property
-    def equality(self) -> Tensor:
-        """(B, rows of A)."""
-        return torch.from_numpy(self.arrays.equality)
-
-    @property
-    def multiplier(self) -> Tensor:
-        """(B, rows of G)."""
-        return torch.from_numpy(self.arrays.multiplier)
-
-    @property
-    def slack(self) -> Tensor:
-        """(B, rows of G)."""
-        return torch.from_numpy(self.arrays.slack)
-
-    @property
-    def w(self) -> Tensor:
-        """(m, B, S)."""
-        return self._scenarios(self.arrays.w)
-
-    @property
-    def y(self) -> Tensor:
-        """(rows of W, B, S)."""
-        return self._scenarios(self.arrays.y)
-
-    @property
-    def z(self) -> Tensor:
-        """(rows of V, B, S)."""
-        return self._scenarios(self.arrays.z)
-
-    @property
-    def s(self) -> Tensor:
-        """(rows of V, B, S)."""
-        return self._scenarios(self.arrays.s)
-
-    def _scenarios(self, tiles: FloatArray) -> Tensor:
-        B, count, entries, lanes = tiles.shape
-        flat = torch.from_numpy(tiles).permute(2, 0, 1, 3).reshape(entries, B, count * lanes)
-        return flat[:, :, : self.num_scenarios]
-
-    def iterate(self) -> Iterate:
-        """All variables as tensors."""
-        return Iterate(
-            x=self.x, w=self.w, equality=self.equality, multiplier=self.multiplier, slack=self.slack,
-            y=self.y, z=self.z, s=self.s,
-        )  # fmt: skip
-
-    def select(self, members: Tensor) -> CompiledPoint:
-        """The solutions of some members."""
-        chosen = members.numpy()
-        return CompiledPoint(self.num_scenarios, Results(*(array[chosen] for array in self.arrays)))
-
-    def put(self, members: Tensor, part: Point) -> None:
-        """Write other solutions over those of some members."""
-        chosen = members.numpy()
-        for name in ("x", "equality", "multiplier", "slack"):
-            getattr(self.arrays, name)[chosen] = getattr(part, name).numpy()
-        for name in ("w", "y", "z", "s"):
-            target = getattr(self.arrays, name)
-            _, count, entries, lanes = target.shape
-            values = getattr(part, name).permute(1, 2, 0).numpy()
-            padded = np.concatenate(
-                [values, np.repeat(values[:, -1:], count * lanes - values.shape[1], axis=1)], axis=1
-            )
-            target[chosen] = padded.reshape(len(chosen), count, lanes, entries).transpose(0, 1, 3, 2)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class FirstPoint:
-    """First stages of interior points, from which the scenarios' parts follow."""
-
-    arrays: Results
-    barrier: FloatArray
-    """(B,) mean product of slacks and multipliers, in scaled costs."""
 
 
 class CompiledSolver:
@@ -213,7 +119,7 @@ class CompiledSolver:
             with _WORKING_ARRAYS.lent(shapes) as work:
                 task(part, work)
 
-        _in_threads(on_part, count, even=even)
+        in_threads(on_part, count, even=even)
 
     def settle(self, x: FloatArray, barrier: FloatArray) -> tuple[Settled, Results]:
         """What scenarios bring to the first stage at a decision (B, n), and their central points there."""
@@ -438,44 +344,3 @@ def _first_stage(problem: BlockProblem, numbers: Numbers) -> FirstStage:
         _array(problem.e), _array(numbers.cost_scale), np.empty((0, 0, 0)), np.empty((0, 0)),
     )  # fmt: skip
     return FirstStage(*parts)
-
-
-@functools.cache
-def _pool() -> concurrent.futures.ThreadPoolExecutor:
-    return concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="hedgecast-solve")
-
-
-# A forked child has none of its parent's threads.
-os.register_at_fork(after_in_child=_pool.cache_clear)
-
-
-def _parts(count: int, workers: int) -> list[IntArray]:
-    """All indices in parts that shrink: the last ones even out members that take more iterations."""
-    parts, start = [], 0
-    while start < count:
-        size = max(math.ceil((count - start) / (2 * workers)), min(4, math.ceil(count / workers)))
-        parts.append(np.arange(start, min(start + size, count)))
-        start += size
-    return parts
-
-
-def _in_threads(task: Callable[[IntArray], None], count: int, *, even: bool = False) -> None:
-    """Run ``task`` on all indices below ``count``, split over as many threads as torch uses.
-
-    With ``even``, where every index costs the same, each thread gets one part.
-    """
-    workers = min(torch.get_num_threads(), count)
-    if workers <= 1:
-        task(np.arange(count))
-        return
-    queue = iter(np.array_split(np.arange(count), workers) if even else _parts(count, workers))
-
-    def work() -> None:
-        # ``next`` of a list iterator is atomic.
-        for part in queue:
-            task(part)
-
-    futures = [_pool().submit(work) for _ in range(workers - 1)]
-    work()
-    for future in futures:
-        future.result()

@@ -24,7 +24,8 @@ from torch import Tensor
 
 from hedgecast.decisions.block_factor import BlockIndex
 from hedgecast.decisions.block_numbers import Entries, Numbers
-from hedgecast.decisions.compiled import CompiledPoint, CompiledSolver
+from hedgecast.decisions.compiled import CompiledSolver
+from hedgecast.decisions.compiled_point import CompiledPoint
 from hedgecast.decisions.interior_point import Newton
 from hedgecast.decisions.iterates import Iterate, Point
 from hedgecast.programs.blocks import BlockProblem

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from hedgecast.decisions.kernels_components import Component, components
 from hedgecast.decisions.kernels_pattern import Pattern
 from hedgecast.decisions.kernels_tape import Operation, Stored, Terms
-from hedgecast.decisions.kernels_writer import Component, Writer, components
+from hedgecast.decisions.kernels_writer import Writer
 
 
 class Segment(Writer):

@@ -1,7 +1,6 @@
 """The interior-point passes of one scenario block written out: a tape for each component.
 
-Most templates' blocks fall into components that share nothing but x: the hours of a schedule, the
-products of an allocation. `components` finds them; `PASSES` writes each pass over one of them.
+`PASSES` writes each pass over one of the components that `hedgecast.decisions.kernels_components` finds.
 
 The equations are those of `hedgecast.decisions.interior_point` without risk, the passes those of
 `hedgecast.decisions.kernels_tile`, which interprets the same lists for blocks that are too long to be
@@ -10,50 +9,14 @@ written out.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import numpy as np
 
+from hedgecast.decisions.kernels_components import Component, components
 from hedgecast.decisions.kernels_pattern import Pattern
 from hedgecast.decisions.kernels_tape import Operation, Sums, Tape, Terms, Value
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Component:
-    """Nodes and rows that elimination connects; all lists ascend."""
-
-    nodes: tuple[int, ...]
-    rows: tuple[int, ...]
-    """Inequality rows."""
-
-
-def components(p: Pattern) -> list[Component]:
-    """The connected parts of a template's block; rows without recourse stand alone."""
-    parent = np.arange(p.num_nodes)
-
-    def root(node: int) -> int:
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = int(parent[node])
-        return node
-
-    for j in range(p.num_nodes):
-        for i in range(p.column_start[j], p.column_start[j + 1]):
-            if p.entry_row[i] < p.num_nodes:
-                parent[root(j)] = root(int(p.entry_row[i]))
-    nodes: dict[int, list[int]] = {}
-    for node in range(p.num_nodes):
-        nodes.setdefault(root(node), []).append(node)
-    rows: dict[int, list[int]] = {}
-    alone = []
-    for r in range(p.num_inequalities):
-        if p.v_ptr[r] < p.v_ptr[r + 1]:
-            rows.setdefault(root(int(p.position[p.v_col[p.v_ptr[r]]])), []).append(r)
-        else:
-            alone.append(Component((), (r,)))
-    return [Component(tuple(nodes[at]), tuple(rows.get(at, ()))) for at in nodes] + alone
 
 
 class Nodes(Protocol):

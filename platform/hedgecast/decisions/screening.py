@@ -25,13 +25,14 @@ from torch import Tensor
 from hedgecast.decisions.block_factor import BlockIndex
 from hedgecast.decisions.block_numbers import Numbers, make_numbers
 from hedgecast.decisions.central_path import Limits
-from hedgecast.decisions.compiled import CompiledPoint, CompiledSolver, FirstPoint
+from hedgecast.decisions.compiled import CompiledSolver
+from hedgecast.decisions.compiled_point import CompiledPoint, FirstPoint
 from hedgecast.decisions.iterates import Outcome
+from hedgecast.decisions.kernels_components import Component, components
 from hedgecast.decisions.kernels_context import Results
 from hedgecast.decisions.kernels_first import expected_costs
 from hedgecast.decisions.kernels_pattern import Pattern
 from hedgecast.decisions.kernels_settle import Settled
-from hedgecast.decisions.kernels_writer import Component, components
 from hedgecast.programs.blocks import BlockProblem, SparseMatrix
 
 FloatArray = npt.NDArray[np.float64]

@@ -10,6 +10,7 @@ import torch
 
 from hedgecast.decisions import compiled, kernels_emit
 from hedgecast.decisions.compiled import work_shapes
+from hedgecast.decisions.kernels_components import components
 from hedgecast.decisions.kernels_emit import (
     COEFFICIENTS,
     LANES,
@@ -34,7 +35,7 @@ from hedgecast.decisions.kernels_passes import (
 from hedgecast.decisions.kernels_pattern import make_coefficients, make_pattern
 from hedgecast.decisions.kernels_segments import least_operations, phases
 from hedgecast.decisions.kernels_tape import Tape
-from hedgecast.decisions.kernels_writer import PASSES, components, tapes
+from hedgecast.decisions.kernels_writer import PASSES, tapes
 from hedgecast.decisions.scenario_blocks import analyze_blocks
 from hedgecast.decisions.single_scenario import merge_stages
 from hedgecast.decisions.structured import StructuredBackend
