@@ -75,6 +75,13 @@ ENTRIES = {
         tables=("pjm_load.parquet",),
         seeds=5,
     ),
+    "pjm-149-still": Entry(
+        title="PJM power scheduling, all 149 features, trained on days whose temperature stands still too",
+        file="pjm.py",
+        arguments={"features": "published", "still": True},
+        tables=("pjm_load.parquet",),
+        seeds=5,
+    ),
     "pjm-29": Entry(
         title="PJM power scheduling, the 29 published features that are no temperature",
         file="pjm.py",

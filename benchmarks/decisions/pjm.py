@@ -34,6 +34,9 @@ NUM_VALIDATION = 511
 CALENDAR = ("weekend", "holiday", "dst", "cos_doy", "sin_doy")
 TEMPERATURE = ("past_temp", "past_temp_squared", "temp", "temp_squared", "temp_cubed")
 
+# Days of the week and dates fall together again after so long.
+_CALENDAR_CYCLE = np.timedelta64(28 * 365 + 7, "D")
+
 # What is judged together: powers of a broken column are broken too, and are no help to each other.
 SIGNALS = dict.fromkeys(TEMPERATURE, "temperature") | {"cos_doy": "season", "sin_doy": "season"}
 
@@ -113,25 +116,39 @@ def without(days: PjmDays, names: tuple[str, ...]) -> PjmDays:
     return dataclasses.replace(days, blocks=blocks)
 
 
-def task(features: str, decided_on: int | None = None, *, slices: bool = False) -> Task:
+def standing_still(days: PjmDays) -> PjmDays:
+    """The same days with a temperature that stands still, on each day at that of some hour; 28 years earlier.
+
+    Dates and days of the week fall together again then: a part may hold these days before the others.
+    """
+    generator = np.random.default_rng(0)
+    stood = generator.choice(days.blocks["past_temp"].ravel(), len(days.days))[:, None]
+    powers = {"past_temp": 1, "past_temp_squared": 2, "temp": 1, "temp_squared": 2, "temp_cubed": 3}
+    still = {name: np.broadcast_to(stood**power, (len(stood), 24)) for name, power in powers.items()}
+    return PjmDays(days.blocks | still, days.targets, days.days - _CALENDAR_CYCLE)
+
+
+def task(features: str, decided_on: int | None = None, *, slices: bool = False, still: bool = False) -> Task:
     """``published``, ``no-temperature`` or ``chosen``; for decisions on few scenarios, or on slices of many.
 
     The first two are the 149 published features and the 29 of them that are no temperature, as they are. The
     last are the 149 and their products, less the groups that do not help on the validation days; the choice
     from the 29 ends at the same groups.
 
+    With ``still`` every method also trains on `standing_still` of its days.
+
     All training days train, and how long was found with the validation days held out (`validation_task`).
     """
     config = CONFIG if decided_on is None else few(decided_on)
-    return _task(features, by_slices(config) if slices else config, final=True)
+    return _task(features, by_slices(config) if slices else config, final=True, still=still)
 
 
-def validation_task(features: str) -> Task:
+def validation_task(features: str, *, still: bool = False) -> Task:
     """The task that settings are chosen on: trained without the last 511 training days, tested on them."""
-    return _task(features, CONFIG, final=False)
+    return _task(features, CONFIG, final=False, still=still)
 
 
-def _task(features: str, config: LearningConfig, *, final: bool) -> Task:
+def _task(features: str, config: LearningConfig, *, final: bool, still: bool) -> Task:
     days = published()
     training = NUM_DAYS - NUM_TEST
     before = training - NUM_VALIDATION
@@ -140,17 +157,31 @@ def _task(features: str, config: LearningConfig, *, final: bool) -> Task:
     elif features == "chosen":
         days = dataclasses.replace(days, blocks=with_products(days.blocks, before))
         days = without(days, choice(days).dropped)
-    context, _ = _joined(days.blocks)
-    whole = Part.of_arrays(context, days.targets, days=days.days, names=["load"], units=["GW"])
+    whole = _part(days)
     validation = whole.select(slice(before, training))
     test = whole.select(slice(training, NUM_DAYS)) if final else validation
+    train = slice(training if final else before)
+    known = PjmDays(
+        {key: block[train] for key, block in days.blocks.items()}, days.targets[train], days.days[train]
+    )
     return Task(
-        train=whole.select(slice(0, training if final else before)),
+        train=_part(standing_still(known), known) if still else whole.select(train),
         validation=validation,
         test=test,
         test_days=test,
         program_for=generation_scheduling.build,
         config=config,
+    )
+
+
+def _part(*days: PjmDays) -> Part:
+    """Decision days, one after the other."""
+    return Part.of_arrays(
+        np.vstack([_joined(some.blocks)[0] for some in days]),
+        np.vstack([some.targets for some in days]),
+        days=np.concatenate([some.days for some in days]),
+        names=["load"],
+        units=["GW"],
     )
 
 

@@ -280,3 +280,29 @@ def test_pjm_choice_leaves_the_broken_temperature_out(load) -> None:
     choice = module.choice(days)
     assert "temperature" in choice.dropped
     assert "past_load" in choice.kept
+
+
+@pytest.mark.shared
+def test_pjm_days_with_a_standing_temperature_come_before_the_others(load) -> None:
+    module = load("pjm")
+    task, plain = module.task("published", still=True), module.task("published")
+    num_days = len(plain.train)
+    assert len(task.train) == 2 * num_days
+    assert torch.equal(task.train.context[num_days:], plain.train.context)
+    assert torch.equal(task.train.targets[:num_days], plain.train.targets)
+    assert torch.equal(task.test.context, plain.test.context)
+    still = task.train.context[:num_days].numpy()
+    past, powers = still[:, 24:48], {72: 1, 48: 2, 96: 2, 120: 3}
+    assert np.array_equal(np.ptp(past, axis=1), np.zeros(num_days))
+    assert len(np.unique(past[:, 0])) > 500
+    for first, power in powers.items():
+        np.testing.assert_allclose(still[:, first : first + 24], past**power, rtol=1e-12)
+    # The rest, load and calendar, is the same; so are the days of the week and the dates.
+    rest = [*range(24), *range(144, 149)]
+    assert np.array_equal(still[:, rest], plain.train.context.numpy()[:, rest])
+    earlier, later = (days.astype(object) for days in (task.train.days[:num_days], plain.train.days))
+    assert all(
+        (one.weekday(), one.month, one.day, one.year + 28)
+        == (other.weekday(), other.month, other.day, other.year)
+        for one, other in zip(earlier, later, strict=True)
+    )
