@@ -13,6 +13,7 @@ is skipped, and the last line says so.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 import importlib
 import importlib.metadata
@@ -119,7 +120,7 @@ def _compare(name: str, entry: Entry, options: argparse.Namespace) -> dict[str, 
     methods = tuple(options.methods.split(",")) if options.methods else entry.methods
     counts = tuple(map(int, options.scenarios.split(","))) if options.scenarios else entry.counts
     seeds = options.seeds or entry.seeds
-    jobs = _jobs(entry, methods, counts, seeds)
+    jobs = _jobs(entry, methods, counts, seeds) + _besides(entry, counts, seeds)
     with trial_bars(CONSOLE, len(jobs)) as progress:
         trials, failures = run_trials(jobs, RUNS / name, workers=options.workers, progress=progress)
     facts = {"days": _days(entry), "settings": _portable(jobs[0].source)}
@@ -171,6 +172,16 @@ def _jobs(entry: Entry, methods: tuple[str, ...], counts: tuple[int, ...], seeds
         )
         for seed in range(seeds)
         for method in methods
+    ]
+
+
+def _besides(entry: Entry, counts: tuple[int, ...], seeds: int) -> list[Job]:
+    """Methods of other tasks: trials of these where they have been run."""
+    return [
+        dataclasses.replace(job, label=f"{method}@{task}")
+        for task, method in entry.besides.items()
+        for job in _jobs(ENTRIES[task], (method,), counts, seeds)
+        if job.method == method
     ]
 
 

@@ -26,6 +26,8 @@ class Entry:
     tables: tuple[str, ...] = ()
     """Benchmark tables that it reads; a study reads the one there is as its data."""
     methods: tuple[str, ...] = (*CLOSED, *JOINT)
+    besides: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Another task on the same test days to a method of it that is shown too, as METHOD@TASK."""
     counts: tuple[int, ...] = (25, 200, 1000)
     drawn: int | None = None
     """For each day, where decisions are on few that stand for them."""
@@ -80,6 +82,7 @@ ENTRIES = {
         file="pjm.py",
         arguments={"features": "published", "still": True},
         tables=("pjm_load.parquet",),
+        besides={"pjm-149": "ridge-residual"},
         seeds=5,
     ),
     "pjm-29": Entry(

@@ -62,9 +62,7 @@ def _comparison(found: Found) -> list[str]:
     first, last = found["days"]
     lines = _table(heads, rows)
     lines += [
-        f"- {_joint_against(pair)}"
-        for pair in found["pairs"]
-        if {pair["label"], pair["other"]} == _JOINT_PAIR
+        f"- {_joint_against(pair)}" for pair in found["pairs"] if _is_shown({pair["label"], pair["other"]})
     ]
     oracle = found["facts"].get("oracle")
     lines += [
@@ -82,14 +80,21 @@ def _count(entry: Found) -> str:
     return f"{decided} for {drawn:,}" if drawn > decided else str(decided)
 
 
-_JOINT_PAIR = {"diffusion", "diffusion-dfl"}
+_JOINT = "diffusion-dfl"
+
+
+def _is_shown(pair: set[str]) -> bool:
+    """The joint method and what it starts from, or a method of another task."""
+    other = pair - {_JOINT}
+    return len(other) == 1 and ("diffusion" in other or "@" in next(iter(other)))
 
 
 def _joint_against(pair: Found) -> str:
-    sign = 1.0 if pair["label"] == "diffusion-dfl" else -1.0
+    first = pair["label"] == _JOINT
+    sign, other = (1.0, pair["other"]) if first else (-1.0, pair["label"])
     low, high = sorted(sign * value for value in pair["interval"])
     return (
-        f"{pair['num_scenarios']} scenarios, diffusion-dfl less diffusion: "
+        f"{pair['num_scenarios']} scenarios, {_JOINT} less {other}: "
         f"{spread(sign * pair['difference'], (low, high))}"
     )
 
