@@ -71,11 +71,7 @@ def published() -> PjmDays:
     calendar = {name: hourly[name].to_numpy().astype(np.float64)[first, None] for name in CALENDAR}
     blocks: Blocks = {
         "past_load": load[:-1],
-        "past_temp": temp[:-1],
-        "past_temp_squared": temp[:-1] ** 2,
-        "temp": temp[1:],
-        "temp_squared": temp[1:] ** 2,
-        "temp_cubed": temp[1:] ** 3,
+        **_temperature(temp[:-1], temp[1:]),
         **calendar,
     }
     return PjmDays(blocks, load[1:], date.min() + np.arange(1, NUM_DAYS + 1))
@@ -119,13 +115,14 @@ def without(days: PjmDays, names: tuple[str, ...]) -> PjmDays:
 def standing_still(days: PjmDays) -> PjmDays:
     """The same days with a temperature that stands still, on each day at that of some hour; 28 years earlier.
 
-    Dates and days of the week fall together again then: a part may hold these days before the others.
+    Dates and days of the week fall together again then: a part may hold these days before the others. A day's
+    other self is then fitted where the day is held out: out-of-fold residuals, and the scenarios of
+    ridge-residual, are 1.5 % narrower than where half of the days have a standing temperature and none is
+    there twice.
     """
     generator = np.random.default_rng(0)
-    stood = generator.choice(days.blocks["past_temp"].ravel(), len(days.days))[:, None]
-    powers = {"past_temp": 1, "past_temp_squared": 2, "temp": 1, "temp_squared": 2, "temp_cubed": 3}
-    still = {name: np.broadcast_to(stood**power, (len(stood), 24)) for name, power in powers.items()}
-    return PjmDays(days.blocks | still, days.targets, days.days - _CALENDAR_CYCLE)
+    stood = generator.choice(days.blocks["past_temp"].ravel(), len(days.days))[:, None].repeat(24, axis=1)
+    return PjmDays(days.blocks | _temperature(stood, stood), days.targets, days.days - _CALENDAR_CYCLE)
 
 
 def task(features: str, decided_on: int | None = None, *, slices: bool = False, still: bool = False) -> Task:
@@ -172,6 +169,12 @@ def _task(features: str, config: LearningConfig, *, final: bool, still: bool) ->
         program_for=generation_scheduling.build,
         config=config,
     )
+
+
+def _temperature(past: NDArray[np.float64], today: NDArray[np.float64]) -> Blocks:
+    """The blocks of `TEMPERATURE`."""
+    values = (past, past**2, today, today**2, today**3)
+    return dict(zip(TEMPERATURE, values, strict=True))
 
 
 def _part(*days: PjmDays) -> Part:

@@ -306,3 +306,24 @@ def test_pjm_days_with_a_standing_temperature_come_before_the_others(load) -> No
         == (other.weekday(), other.month, other.day, other.year)
         for one, other in zip(earlier, later, strict=True)
     )
+
+
+def test_the_page_gives_the_joint_method_less_another_tasks_method(load) -> None:
+    page = load("page")
+    assert page._is_shown({"diffusion", "diffusion-dfl"})
+    assert page._is_shown({"ridge-residual@pjm-149", "diffusion-dfl"})
+    assert not page._is_shown({"ridge-residual", "diffusion-dfl"})
+    assert not page._is_shown({"ridge-residual@pjm-149", "diffusion"})
+    pair = {"label": "ridge@there", "other": "diffusion-dfl", "num_scenarios": 25}
+    line = page._joint_against({**pair, "difference": 0.5, "interval": [0.25, 1.0]})
+    turned = page._joint_against(
+        {
+            **pair,
+            "label": "diffusion-dfl",
+            "other": "ridge@there",
+            "difference": -0.5,
+            "interval": [-1.0, -0.25],
+        }
+    )
+    assert line == turned
+    assert line.startswith("25 scenarios, diffusion-dfl less ridge@there: -0.5")
