@@ -58,7 +58,7 @@ ENTRIES = {
         file="pjm.py",
         arguments={"features": "chosen"},
         tables=("pjm_load.parquet",),
-        counts=(25, 50),
+        counts=(25, 50, 200, 1000),
         drawn=1000,
         seeds=5,
     ),
