@@ -292,12 +292,27 @@ class AwaitedDraw:
     def __init__(self, submit: Submit, figures: list[DrawFigures]) -> None:
         self._submit, self._figures = submit, figures
         self._drawing: Future[Drawn] | None = None
+        self._ahead: str | None = None
         self._called_off = False
+
+    def ahead(self, context: Context, count: int, seed: int, start: int, graph: str) -> None:
+        """Begin what the next call will ask for, without waiting: others begin theirs meanwhile."""
+        self._begin(context, count, seed, start, graph)
+        self._ahead = graph
 
     def __call__(
         self, context: Context, count: int, seed: int, start: int = 0, *, graph: str = SCENARIOS_GRAPH
     ) -> NDArray[np.float32]:
         """Paths (count, T, F), or `HedgecastError`; CancelledError: it was called off."""
+        if self._ahead != graph:
+            self._begin(context, count, seed, start, graph)
+        self._ahead = None
+        assert self._drawing is not None
+        drawn = self._drawing.result()
+        self._figures.append(drawn.figures)
+        return drawn.paths
+
+    def _begin(self, context: Context, count: int, seed: int, start: int, graph: str) -> None:
         request = DrawRequest(
             features=context.features,
             day_number=context.day_number,
@@ -309,9 +324,6 @@ class AwaitedDraw:
         self._drawing = self._submit(request)
         if self._called_off:
             self._drawing.cancel()
-        drawn = self._drawing.result()
-        self._figures.append(drawn.figures)
-        return drawn.paths
 
     def cancel(self) -> None:
         """Nobody waits any more: what is not drawn yet need not be."""

@@ -130,6 +130,54 @@ def scenarios_answer(query: ScenariosQuery, local: LocalModel, budget: Budget) -
     return drawn(local.model, context, paths, judged)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Readied:
+    """A query whose rows are read, for which nothing is drawn yet."""
+
+    query: Query[Any]
+    context: Context | None
+    """None: it brings scenarios of its own."""
+    judged: Judgement
+    """What the answer would rest on."""
+    seconds: float
+    """What reading took."""
+
+
+def readied(query: Query[Any], model: ServedModel, budget: Budget) -> Readied | None:
+    """The query with its rows read; None: it was only to be checked.
+
+    Raises
+    ------
+    HedgecastError
+        The rows cannot be used, the policy refuses them, or the budget ran out.
+    """
+    budget.check("reading the rows")
+    started = time.perf_counter()
+    context = model.prepare(query)
+    if query.validate_only:
+        return None
+    judged = model.before(query, context)
+    return Readied(query=query, context=context, judged=judged, seconds=time.perf_counter() - started)
+
+
+def drawn_job(ready: Readied, local: LocalModel, budget: Budget) -> Job:
+    """The query with its scenarios.
+
+    Raises
+    ------
+    HedgecastError
+        As `scenarios_answer`.
+    """
+    started = time.perf_counter()
+    query, context, judged = ready.query, ready.context, ready.judged
+    paths = None
+    if context is not None:
+        paths, judged = judged_draw(query, local, context, judged, budget)
+    seconds = ready.seconds + time.perf_counter() - started
+    sample = sample_of(query, local.model, context, paths, judged, drawn_seconds=seconds)
+    return Job(query=query, model=local.model, sample=sample, budget=budget)
+
+
 def job_of(query: Query[Any], local: LocalModel, budget: Budget) -> Job | None:
     """The query with its scenarios; None: it was only to be checked.
 
@@ -138,19 +186,8 @@ def job_of(query: Query[Any], local: LocalModel, budget: Budget) -> Job | None:
     HedgecastError
         As `scenarios_answer`.
     """
-    model = local.model
-    budget.check("reading the rows")
-    started = time.perf_counter()
-    context = model.prepare(query)
-    if query.validate_only:
-        return None
-    judged = model.before(query, context)
-    paths = None
-    if context is not None:
-        paths, judged = judged_draw(query, local, context, judged, budget)
-    seconds = time.perf_counter() - started
-    sample = sample_of(query, model, context, paths, judged, drawn_seconds=seconds)
-    return Job(query=query, model=model, sample=sample, budget=budget)
+    ready = readied(query, local.model, budget)
+    return None if ready is None else drawn_job(ready, local, budget)
 
 
 def judged_draw(

@@ -209,6 +209,22 @@ def test_a_query_draws_through_the_queue_and_says_how(queue: DrawQueue) -> None:
     assert [one.batches for one in figures] == [1]
 
 
+def test_draws_that_are_begun_ahead_go_together(numbers: Numbers, queue: DrawQueue) -> None:
+    numbers.hold(queue)
+    figures: list[DrawFigures] = []
+    submit = functools.partial(queue.submit, seconds=PATIENCE_SECONDS)
+    draws = [AwaitedDraw(submit, figures) for _ in range(2)]
+    for seed, draw in enumerate(draws):
+        draw.ahead(CONTEXT, 3, seed, 5, SCENARIOS_GRAPH)
+    numbers.open.set()
+    for seed, draw in enumerate(draws):
+        assert draw(CONTEXT, 3, seed, 5).ravel().tolist() == [1000 * seed + place for place in (5, 6, 7)]
+    assert numbers.batches == [(1, 1), (2, 3)]
+    # What is asked for next was not begun.
+    assert draws[0](CONTEXT, 1, 4, 2).ravel().tolist() == [4002]
+    assert len(figures) == 3
+
+
 def test_a_query_that_nobody_waits_for_leaves_the_queue(numbers: Numbers, queue: DrawQueue) -> None:
     numbers.hold(queue)
     figures: list[DrawFigures] = []
