@@ -54,6 +54,13 @@ def test_more_replicas_at_least_than_at_most_are_refused() -> None:
         Replicas(count=3, most=2)
 
 
+def test_solvers_that_would_never_be_more_are_refused() -> None:
+    solvers = Replicas(most=4, target_requests=2.0)
+    with pytest.raises(errors.ConfigError, match=r"scaled by 2 .*from 2 on: set HEDGECAST_SOLVER_CALLS"):
+        deployment_options(load_settings(), {"Solver": solvers})
+    assert "Solver" in deployment_options(load_settings(solver_calls=3), {"Solver": solvers})
+
+
 def test_secrets_in_the_environment_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HEDGECAST_TOKENS", "planner " + "0" * 64)
     with pytest.raises(errors.ConfigError, match="HEDGECAST_TOKEN_FILE"):

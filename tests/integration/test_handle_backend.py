@@ -15,12 +15,14 @@ from hedgecast.programs.risk import Risk
 from hedgecast.rpc.codec import EMPTY_ROWS
 from hedgecast.service.draw_queue import DrawFigures
 from hedgecast.service.models import ModelDescription
-from hedgecast.service.queries import EvaluateQuery, Query, ScenariosQuery
+from hedgecast.service.queries import DecideQuery, EvaluateQuery, Query, ScenariosQuery
+from hedgecast.service.settings import load_settings
 from hedgecast.testing_last_day import last_day_model
 from hedgecast_workers.replies import Reply
 from hedgecast_workers.serve import HandleBackend, Pair
 
 FIGURES = DrawFigures(queued=1, waited_seconds=0.0, batches=1, fill=0.5)
+SETTINGS = load_settings(replica_retries=2)
 GONE = ActorUnavailableError("gone", b"0" * 16)
 
 
@@ -33,6 +35,8 @@ class Replica:
         self.failures: list[Exception] = []
         self.outcome: Any = name
         self.seconds: list[float] = []
+        self.replicas = 1
+        self.hold: asyncio.Event | None = None
 
     @property
     def describe(self) -> Any:
@@ -40,7 +44,11 @@ class Replica:
 
     @property
     def answer(self) -> Any:
-        return _Method(self._answer, self.failures)
+        return _Method(self._answer, self.failures, self.hold)
+
+    def broadcast(self, method: str) -> Any:
+        assert method == "describe"
+        return _Broadcast(*[self.models] * self.replicas)
 
     def _answer(self, query: Query[Any], trace: object) -> Reply:
         self.seconds.append(query.deadline_seconds)
@@ -52,16 +60,29 @@ class Replica:
 
 
 class _Method:
-    def __init__(self, answer: Any, failures: list[Exception] | None = None) -> None:
-        self._answer, self._failures = answer, [] if failures is None else failures
+    def __init__(
+        self, answer: Any, failures: list[Exception] | None = None, hold: asyncio.Event | None = None
+    ) -> None:
+        self._answer, self._failures, self._hold = answer, [] if failures is None else failures, hold
 
     def remote(self, *arguments: Any) -> Any:
         async def response() -> Any:
             if self._failures:
                 raise self._failures.pop()
-            return self._answer(*arguments)
+            answer = self._answer(*arguments)
+            if self._hold is not None:
+                await self._hold.wait()
+            return answer
 
         return _Response(response())
+
+
+class _Broadcast:
+    def __init__(self, *answers: Any) -> None:
+        self._answers = answers
+
+    async def results_async(self, **_: Any) -> list[Any]:
+        return list(self._answers)
 
 
 class _Response:
@@ -94,6 +115,15 @@ def _query(model: str) -> EvaluateQuery:
     )  # fmt: skip
 
 
+def _decide_query(model: str) -> DecideQuery:
+    plain = _query(model)
+    return DecideQuery(
+        **{field.name: getattr(plain, field.name) for field in dataclasses.fields(Query)},
+        quantile_levels=(0.5,), tail_level=0.9, return_scenarios=False, gap_replications=0,
+        gap_confidence=0.9,
+    )  # fmt: skip
+
+
 def _scenarios_query(model: str) -> ScenariosQuery:
     plain = _query(model)
     return ScenariosQuery(**{field.name: getattr(plain, field.name) for field in dataclasses.fields(Query)})
@@ -102,7 +132,7 @@ def _scenarios_query(model: str) -> ScenariosQuery:
 def test_a_version_that_has_just_taken_over_is_found() -> None:
     async def main() -> None:
         pair = _pair("solver", _model("1", "champion"))
-        backend, solver = HandleBackend(pair), _replica(pair.solver)
+        backend, solver = HandleBackend(pair, settings=SETTINGS), _replica(pair.solver)
         assert [model.version for model in await backend.models()] == ["1"]
         solver.models = (_model("2", "champion"), _model("1", superseded=True))
         assert await backend.answer(_query("last_day@2")) == "solver"
@@ -117,7 +147,7 @@ def test_a_version_that_has_just_taken_over_is_found() -> None:
 def test_the_version_before_stays_known_where_a_new_replica_answers() -> None:
     async def main() -> None:
         pair = _pair("solver", _model("1", "champion"))
-        backend, solver = HandleBackend(pair), _replica(pair.solver)
+        backend, solver = HandleBackend(pair, settings=SETTINGS), _replica(pair.solver)
         await backend.models()
         solver.models = (_model("2", "champion"),)
         assert await backend.answer(_query("last_day@2")) == "solver"
@@ -137,7 +167,7 @@ def test_a_canary_that_became_the_champion_is_answered_by_the_models_solver() ->
     async def main() -> None:
         first = _pair("first", _model("2", "champion"), _model("1", superseded=True))
         shadow = _pair("shadow", _model("2", "candidate", "canary"))
-        backend = HandleBackend(first, shadow)
+        backend = HandleBackend(first, shadow, settings=SETTINGS)
         assert await backend.answer(_query("last_day")) == "first"
         assert await backend.answer(_query("last_day@2")) == "first"
         _replica(shadow.solver).models = (_model("3", "canary"),)
@@ -150,19 +180,37 @@ def test_a_canary_that_became_the_champion_is_answered_by_the_models_solver() ->
 
 def test_a_bare_name_is_the_version_that_is_not_superseded() -> None:
     async def main() -> None:
-        backend = HandleBackend(_pair("s", _model("2", "candidate"), _model("1", superseded=True)))
+        backend = HandleBackend(
+            _pair("s", _model("2", "candidate"), _model("1", superseded=True)), settings=SETTINGS
+        )
         assert await backend.answer(_query("last_day")) == "s"
 
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("ask", [_query, _scenarios_query])
+@pytest.mark.parametrize(("replicas", "calls"), [(1, 2), (3, 6)])
+def test_decisions_wait_once_every_solver_has_its_calls(replicas: int, calls: int) -> None:
+    async def main() -> None:
+        pair = _pair("solver", _model("1"))
+        backend, solver = HandleBackend(pair, settings=SETTINGS), _replica(pair.solver)
+        solver.replicas, solver.hold = replicas, asyncio.Event()
+        tasks = [asyncio.create_task(backend.answer(_decide_query("last_day"))) for _ in range(calls + 1)]
+        others = [asyncio.create_task(backend.answer(_query("last_day"))) for _ in range(10)]
+        await asyncio.sleep(0.05)
+        assert len(solver.seconds) == calls + len(others), "only a decision waits"
+        solver.hold.set()
+        assert await asyncio.gather(*tasks, *others) == ["solver"] * (calls + 1 + len(others))
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("ask", [_query, _decide_query, _scenarios_query])
 def test_a_replica_that_goes_away_costs_a_retry_and_draws_are_told(ask: Callable[[str], Query[Any]]) -> None:
     async def main() -> None:
         seen: list[DrawFigures] = []
         pair = _pair("solver", _model("1"))
-        backend = HandleBackend(pair, retries=2, observe=seen.append)
-        replica = _replica(pair.solver if ask is _query else pair.denoiser)
+        backend = HandleBackend(pair, settings=SETTINGS, observe=seen.append)
+        replica = _replica(pair.denoiser if ask is _scenarios_query else pair.solver)
         replica.failures += [GONE, GONE]
         assert await backend.answer(ask("last_day")) == replica.name
         assert seen == [FIGURES]

@@ -102,7 +102,8 @@ def deployment_options(
     Raises
     ------
     ConfigError
-        Replicas of a component that there is none of.
+        Replicas of a component that there is none of; solvers that would never be more, because further
+        requests go together before as many are under way as they are scaled by.
     """
     limit = settings.max_concurrent_requests
     names = [
@@ -115,6 +116,13 @@ def deployment_options(
             raise ConfigError(
                 f"replicas of {name}: nothing of it is served, only {', '.join(names)}", key=name
             )
+    solvers = replicas.get("Solver", Replicas())
+    if solvers.most is not None and solvers.target_requests >= settings.solver_calls:
+        raise ConfigError(
+            f"solvers are scaled by {solvers.target_requests:g} calls under way at each, and decisions share "
+            f"calls from {settings.solver_calls} on: set HEDGECAST_SOLVER_CALLS to more than the target",
+            key="solver_calls",
+        )
     options = {
         name: {**replicas.get(name, Replicas()).options(), "max_ongoing_requests": limit} for name in names
     }

@@ -17,10 +17,12 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple, TypeVar, cast
 
 from ray import serve
+from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 from hedgecast.core.errors import HedgecastError, ModelNotFoundError
@@ -28,10 +30,11 @@ from hedgecast.service.budget import Budget
 from hedgecast.service.canary import CANARY
 from hedgecast.service.draw_queue import DrawFigures
 from hedgecast.service.models import BundleReference, ModelDescription, resolve
-from hedgecast.service.queries import Query, ScenariosQuery
+from hedgecast.service.queries import DecideQuery, Query, ScenariosQuery
 from hedgecast.service.server import DecisionServer
 from hedgecast.service.settings import ServiceSettings
 from hedgecast.service.tracing import carrier
+from hedgecast_workers.company import Company, kind_of
 from hedgecast_workers.denoiser import Denoiser
 from hedgecast_workers.deployments import Component, Replicas, deployment_options
 from hedgecast_workers.observed import observed
@@ -46,6 +49,8 @@ APPLICATION = "hedgecast"
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 # A version that was taken over is known so long later; a replica asked for it sooner looks for itself.
 _KNOWN_SECONDS = 1.0
+# What solvers get to say that they are there.
+_COUNT_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -103,8 +108,8 @@ class HandleBackend:
     ----------
     pairs : sequence of Pair
         The model's, then the canary's if there is one.
-    retries : int
-        How often work is begun again when the replica that did it went away.
+    settings : ServiceSettings
+        How often work is begun again when the replica that did it went away, and what goes together.
     observe : callable
         Told of every request for scenarios that an answer took.
     """
@@ -112,10 +117,15 @@ class HandleBackend:
     def __init__(
         self,
         *pairs: Pair,
-        retries: int = 0,
+        settings: ServiceSettings,
         observe: Callable[[DrawFigures], None] = lambda _: None,
     ) -> None:
-        self._pairs, self._retries, self.observe = pairs, retries, observe
+        self._pairs, self.observe = pairs, observe
+        self._retries, self._calls = settings.replica_retries, settings.solver_calls
+        self._limits = settings.batch_limits
+        self._name = uuid.uuid4().hex
+        self._companies: dict[tuple[Pair, Hashable], Company] = {}
+        self._num_solvers: dict[Pair, int] = {}
         self._known: dict[str, tuple[ModelDescription, Pair]] = {}
         self._asked = 0.0
         self._asking: asyncio.Task[None] | None = None
@@ -139,6 +149,19 @@ class HandleBackend:
         """The answer to ``query``; cancelling it cancels the replica's work."""
         budget = Budget(query.deadline_seconds)
         pair = await self._pair(query.model)
+        kind = kind_of(query, self._limits)
+        if kind is None:
+            reply = await self._alone(query, pair, budget)
+        else:
+            calls = self._calls * self._num_solvers[pair]
+            reply = await self._company(pair, kind, query).answer(cast(DecideQuery, query), budget, calls)
+        for figures in reply.draws:
+            self.observe(figures)
+        if isinstance(reply.outcome, HedgecastError):
+            raise reply.outcome
+        return cast(A, reply.outcome)
+
+    async def _alone(self, query: Query[Any], pair: Pair, budget: Budget) -> Reply:
         # Where nothing is to be solved, the solver would only pass on rows and scenarios.
         replicas = pair.denoiser if isinstance(query, ScenariosQuery) else pair.solver
 
@@ -146,12 +169,15 @@ class HandleBackend:
             # Another try has the time that is left.
             return replicas.answer.remote(dataclasses.replace(query, deadline_seconds=budget.left), carrier())
 
-        reply = cast(Reply, await ask(send, retries=self._retries))
-        for figures in reply.draws:
-            self.observe(figures)
-        if isinstance(reply.outcome, HedgecastError):
-            raise reply.outcome
-        return cast(A, reply.outcome)
+        return cast(Reply, await ask(send, retries=self._retries))
+
+    def _company(self, pair: Pair, kind: Hashable, query: Query[Any]) -> Company:
+        found = self._companies.get((pair, kind))
+        if found is None:
+            most = min(self._limits.jobs, self._limits.weight // query.draw_count)
+            found = Company(pair.solver, most=most, retries=self._retries, name=self._name)
+            self._companies[pair, kind] = found
+        return found
 
     async def _pair(self, name: str) -> Pair:
         try:
@@ -169,8 +195,20 @@ class HandleBackend:
             for model in cast("tuple[ModelDescription, ...]", found):
                 # A canary that has become the champion is the first pair's to answer.
                 known.setdefault(model.full_name, (model, pair))
+            self._num_solvers[pair] = await self._count(pair)
         self._remember(known)
+        self._companies = {key: one for key, one in self._companies.items() if not one.idle}
         self._known, self._asked = known, time.monotonic()
+
+    async def _count(self, pair: Pair) -> int:
+        """How many solvers there are."""
+        try:
+            found = await pair.solver.broadcast("describe").results_async(
+                timeout_s=_COUNT_SECONDS, return_exceptions=True
+            )
+        except (TimeoutError, DeploymentUnavailableError):
+            return self._num_solvers.get(pair, 1)
+        return max(sum(not isinstance(one, Exception) for one in found), 1)
 
     def _remember(self, known: dict[str, tuple[ModelDescription, Pair]]) -> None:
         """Add the version before each, which a replica that came up after a takeover does not tell of."""
@@ -190,7 +228,7 @@ class Gateway:
 
     async def __init__(self, settings: ServiceSettings, *pairs: Pair) -> None:  # type: ignore[misc]
         observed(settings, "gateway")
-        backend = HandleBackend(*pairs, retries=settings.replica_retries)
+        backend = HandleBackend(*pairs, settings=settings)
         self._server = DecisionServer(backend, settings)
         backend.observe = self._server.metrics.drawn
         self._address = await self._server.start()

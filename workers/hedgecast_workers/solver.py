@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, cast
 
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 from hedgecast.service.budget import Budget
-from hedgecast.service.draw_queue import DrawFigures, Drawn, Submit
+from hedgecast.service.draw_queue import DrawFigures, Drawn
 from hedgecast.service.models import BundleReference, ModelDescription
 from hedgecast.service.packing import DrawRequest
 from hedgecast.service.queries import Query, ScenariosQuery
 from hedgecast.service.settings import ServiceSettings
 from hedgecast.service.tracing import carrier
-from hedgecast_workers.drawing import QueryThreads
 from hedgecast_workers.draws import Draws
 from hedgecast_workers.models import present
 from hedgecast_workers.observed import observed
 from hedgecast_workers.replies import Reply, ask, replied
+from hedgecast_workers.together import Submits, Together
 from hedgecast_workers.versions import Versions, descriptions, meant
 
 if TYPE_CHECKING:
     from hedgecast.service.decide import ServedModel
-    from hedgecast.service.local import LocalModel
 
 _WARM_UP_SCENARIOS = 16
 _WARM_UP_SECONDS = 300.0
@@ -42,12 +41,8 @@ class Solver:
         await self._start(bundle, settings)
 
     async def _start(self, bundle: BundleReference, settings: ServiceSettings) -> None:
-        from hedgecast.service.local import job_of
-        from hedgecast.service.work import answer_queue, unsolved
-
-        self._job_of, self._unsolved = job_of, unsolved
-        self._threads = QueryThreads(settings.max_concurrent_requests)
-        self._queue = answer_queue(settings.batch_limits)
+        self._together = Together(settings)
+        self._calls: dict[str, list[asyncio.Task[Reply]]] = {}
         self._versions: Versions[ServedModel] = Versions(
             bundle, self._ready, seconds=settings.takeover_seconds
         )
@@ -61,20 +56,37 @@ class Solver:
         """The answer to a query for which something is solved."""
         return await replied(query, self._answer, "solver.answer", trace)
 
+    async def answer_all(
+        self, key: str, asked: Sequence[tuple[Query[Any], Mapping[str, str]]]
+    ) -> list[Reply | None]:
+        """The answers to queries of one call, each with its trace; None: ask for that one by itself.
+
+        Parameters
+        ----------
+        key : str
+            Of the call, by which queries are withdrawn.
+        asked : sequence of tuple
+        """
+        tasks = [asyncio.create_task(self.answer(query, trace)) for query, trace in asked]
+        self._calls[key] = tasks
+        try:
+            found = await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            del self._calls[key]
+        return [one if isinstance(one, Reply) else None for one in found]
+
+    async def withdraw(self, places: Mapping[str, Sequence[int]]) -> None:
+        """Stop work that nobody waits for any more: on queries by their call's key and their places in it."""
+        for key in places.keys() & self._calls.keys():
+            for place in places[key]:
+                self._calls[key][place].cancel()
+
     async def _answer(self, query: Query[Any], budget: Budget, draws: list[DrawFigures]) -> Any:
         version = await meant(self._versions, query.model)
-        submit = await self._submit(version.reference, budget)
-        solved = await self._threads.run(self._solved, query, budget, version.value, submit, draws)
-        if solved is None:
-            return self._unsolved(query, version.value)
-        return solved.result() if solved.done() else await asyncio.wrap_future(solved)
+        submits = await self._submits(version.reference, budget)
+        return await self._together.answer(query, budget, version.value, submits, draws)
 
-    def _solved(self, query: Query[Any], local: LocalModel, budget: Budget) -> Future[Any] | None:
-        """The answer, by now or later; None: the query was only to be checked."""
-        job = self._job_of(query, local, budget)
-        return None if job is None else self._queue.here(job)
-
-    async def _submit(self, reference: BundleReference, budget: Budget) -> Submit:
+    async def _submits(self, reference: BundleReference, budget: Budget) -> Submits:
         """What has scenarios of a version of the model drawn, for a thread that may take as long."""
         loop = asyncio.get_running_loop()
 
@@ -84,7 +96,10 @@ class Solver:
 
             return cast(Drawn, await ask(send, retries=self._retries))
 
-        return lambda request: asyncio.run_coroutine_threadsafe(drawn(request), loop)
+        def submit(request: DrawRequest) -> Future[Drawn]:
+            return asyncio.run_coroutine_threadsafe(drawn(request), loop)
+
+        return Submits(submit, submit)
 
     async def _ready(self, reference: BundleReference) -> ServedModel:
         """A version of the model, once it has drawn and solved."""
@@ -95,8 +110,8 @@ class Solver:
         request = DrawRequest(
             features=context.features, day_number=context.day_number, count=_WARM_UP_SCENARIOS, seed=0
         )
-        submit = await self._submit(reference, Budget(_WARM_UP_SECONDS))
-        drawn = await asyncio.to_thread(lambda: submit(request).result())
+        submits = await self._submits(reference, Budget(_WARM_UP_SECONDS))
+        drawn = await asyncio.to_thread(lambda: submits.alone(request).result())
         # Beside the queue: the version before goes on answering.
         await asyncio.to_thread(warm_up, model, context, drawn.paths)
         return model
@@ -121,5 +136,6 @@ class DrawingSolver(Solver):
         """Execution providers that were asked for and are not there."""
         return self._draws.missing
 
-    async def _submit(self, reference: BundleReference, budget: Budget) -> Submit:
-        return (await self._draws.of(reference)).here(budget)
+    async def _submits(self, reference: BundleReference, budget: Budget) -> Submits:
+        drawing = await self._draws.of(reference)
+        return Submits(drawing.here(budget), drawing.submit(budget))

@@ -59,6 +59,11 @@ HEDGECAST_ALLOW_OPEN_METRICS: "true"
 {{- with $monitoring.traceEndpoint }}
 HEDGECAST_TRACE_ENDPOINT: {{ . | quote }}
 {{- end }}
+{{- $solvers := include "hedgecast.scale" (dict "root" .root "study" .study "component" "solver") | fromYaml }}
+{{- if gt (int $solvers.maxReplicas) (int $solvers.replicas) }}
+{{- /* More than what they are scaled by, or that would never be reached. */}}
+HEDGECAST_SOLVER_CALLS: {{ .root.Values.solver.targetRequests | floor | int | add1 | quote }}
+{{- end }}
 {{- range $key, $value := $gateway.settings }}
 HEDGECAST_{{ $key | snakecase | upper }}: {{ include "hedgecast.text" $value | quote }}
 {{- end }}

@@ -78,29 +78,24 @@ class Batches(Generic[J, R]):
         RuntimeError
             After `close`.
         """
-        waiting: _Waiting[J, R] = _Waiting(
-            job, self._kind(job), self._weight(job), Future(), contextvars.copy_context(), time.monotonic()
-        )
-        with self._changed:
-            # One turn for each job: turns whose job went with an earlier one find nothing to do.
-            self._pool.submit(self._turn)
-            self._waiting.append(waiting)
-            self._changed.notify()
-        return waiting.future
+        return self._queued([job])[0]
 
-    def here(self, job: J) -> Future[R]:
+    def here(self, jobs: Sequence[J]) -> list[Future[R]]:
         """As `submit`, by this thread where nobody works and nothing waits: two threads less to wake.
 
-        The future is done then. For threads that may take as long.
+        The futures are done then. For threads that may take as long.
         """
         if self._limits.wait_seconds or self._waiting or not self._working.acquire(blocking=False):
-            return self.submit(job)
+            return self._queued(jobs)
         try:
             if self._closed:
-                return self.submit(job)
-            future: Future[R] = Future()
-            _settle(future, self._results([job])[0])
-            return future
+                return self._queued(jobs)
+            own = [self._entered(job) for job in jobs]
+            with self._changed:
+                self._waiting.extend(own)
+            while not all(one.future.done() for one in own):
+                self._work_on(self._taken())
+            return [one.future for one in own]
         finally:
             self._working.release()
 
@@ -111,13 +106,30 @@ class Batches(Generic[J, R]):
             self._changed.notify()
         self._pool.shutdown()
 
+    def _entered(self, job: J) -> _Waiting[J, R]:
+        context = contextvars.copy_context()
+        return _Waiting(job, self._kind(job), self._weight(job), Future(), context, time.monotonic())
+
+    def _queued(self, jobs: Sequence[J]) -> list[Future[R]]:
+        found = [self._entered(job) for job in jobs]
+        with self._changed:
+            # One turn for each job: turns whose job went with an earlier one find nothing to do.
+            for _ in found:
+                self._pool.submit(self._turn)
+            self._waiting.extend(found)
+            self._changed.notify()
+        return [one.future for one in found]
+
     def _turn(self) -> None:
         with self._working:
-            batch = [one for one in self._taken() if one.future.set_running_or_notify_cancel()]
-            if not batch:
-                return
-            # Log lines of a batch carry the request id of its first member.
-            found = batch[0].context.run(self._results, [one.job for one in batch])
+            self._work_on(self._taken())
+
+    def _work_on(self, taken: Sequence[_Waiting[J, R]]) -> None:
+        batch = [one for one in taken if one.future.set_running_or_notify_cancel()]
+        if not batch:
+            return
+        # Log lines of a batch carry the request id of its first member.
+        found = batch[0].context.run(self._results, [one.job for one in batch])
         for one, result in zip(batch, found, strict=True):
             _settle(one.future, result)
 

@@ -126,6 +126,9 @@ class ServiceSettings(BaseSettings):
     """Scenarios of all requests that are solved together, replications included."""
     batch_wait_seconds: float = Field(default=0.0, ge=0)
     """How long an idle solver waits for company for a request, in seconds; 0: it never does."""
+    solver_calls: int = Field(default=2, ge=1)
+    """Calls under way at each solver before further requests for decisions wait and go together; more than
+    the target that solvers are scaled by."""
     retry_delay_seconds: float = Field(default=0.5, gt=0)
     """What refused callers are told to wait, in seconds."""
     default_deadline_seconds: float = Field(default=60.0, gt=0)

@@ -156,7 +156,7 @@ def test_who_finds_nobody_works_itself_in_its_own_context(
     queue = queue_of()
     token = NAME.set("me")
     try:
-        found = queue.here("one")
+        (found,) = queue.here(["one"])
     finally:
         NAME.reset(token)
     assert found.done()
@@ -164,12 +164,21 @@ def test_who_finds_nobody_works_itself_in_its_own_context(
     assert (threads, desk.names) == ([threading.get_ident()], ["me"])
 
 
+def test_who_finds_nobody_works_on_all_that_it_has_by_kind_and_limit(
+    desk: Desk, queue_of: Callable[..., Queue]
+) -> None:
+    found = queue_of(jobs=2).here(["apple", "bean", "avocado", "bad", "acorn"])
+    assert desk.batches == [["apple", "avocado"], ["bean", "bad"], ["acorn"]]
+    assert [one.exception() is None for one in found] == [True, True, True, False, True]
+    assert [found[index].result(0) for index in (0, 1, 2, 4)] == ["APPLE", "BEAN", "AVOCADO", "ACORN"]
+
+
 def test_who_finds_somebody_at_work_waits_with_the_others(desk: Desk, queue_of: Callable[..., Queue]) -> None:
     queue = queue_of()
-    one = threading.Thread(target=queue.here, args=("hold",))
+    one = threading.Thread(target=queue.here, args=(["hold"],))
     one.start()
     assert desk.begun.wait(WAIT_SECONDS)
-    later = [queue.here("apple"), queue.submit("avocado")]
+    later = [*queue.here(["apple"]), queue.submit("avocado")]
     assert not any(future.done() for future in later)
     desk.open.set()
     assert [future.result(WAIT_SECONDS) for future in later] == ["APPLE", "AVOCADO"]
@@ -185,8 +194,8 @@ def test_who_works_itself_gets_its_error_and_lets_the_next_in(
 ) -> None:
     queue = queue_of()
     with pytest.raises(error):
-        queue.here(word).result(0)
-    assert queue.here("next").result(0) == "NEXT"
+        queue.here([word])[0].result(0)
+    assert queue.here(["next"])[0].result(0) == "NEXT"
     assert queue.submit("last").result(WAIT_SECONDS) == "LAST"
 
 
@@ -194,8 +203,8 @@ def test_nobody_works_itself_where_company_is_waited_for_or_the_end_has_come(
     queue_of: Callable[..., Queue],
 ) -> None:
     waits = queue_of(wait_seconds=0.2)
-    assert [one.result(WAIT_SECONDS) for one in (waits.here("a"), waits.here("ab"))] == ["A", "AB"]
+    assert [one.result(WAIT_SECONDS) for one in (*waits.here(["a"]), *waits.here(["ab"]))] == ["A", "AB"]
     closed = queue_of()
     closed.close()
     with pytest.raises(RuntimeError):
-        closed.here("late")
+        closed.here(["late"])
