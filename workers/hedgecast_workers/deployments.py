@@ -33,7 +33,7 @@ class Replicas(BaseModel):
     most: int | None = Field(default=None, ge=1)
     """Replicas at most, as many as requests under way ask for; None: always `count`."""
     target_requests: float = Field(default=1.0, gt=0)
-    """Requests under way that each replica should have, where `most` is set."""
+    """Calls under way that each replica should have, where `most` is set; decisions may share one."""
     upscale_delay_seconds: float = Field(default=10.0, ge=0)
     """How long there must be too few before there are more, in seconds."""
     downscale_delay_seconds: float = Field(default=600.0, ge=0)

@@ -1,4 +1,4 @@
-"""The threads of queries: each goes from its rows to its scenarios, and waits for who draws them."""
+"""Threads of queries for scenarios: each goes from its rows to them, and waits for who draws."""
 
 from __future__ import annotations
 
