@@ -90,6 +90,9 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=400, help="of each way, at each concurrency")
     parser.add_argument("--scenarios", default=PAGE_SCENARIOS)
     parser.add_argument("--concurrent", default="1,4,16,32")
+    parser.add_argument(
+        "--solvers", type=int, default=2, help="replicas behind Ray Serve, one call at a time"
+    )
     parser.add_argument("--output", type=pathlib.Path, default=RESULT)
     arguments = parser.parse_args()
     if arguments.scenarios != PAGE_SCENARIOS and arguments.output == RESULT:
@@ -100,14 +103,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="hedgecast-serve-") as folder:
         tiny = make_tiny_model(pathlib.Path(folder))
         for service in arguments.services.split(","):
-            result = _measured(service, tiny, arguments.requests, counts, concurrencies)
+            result = _measured(
+                service, tiny, arguments.requests, counts, concurrencies, solvers=arguments.solvers
+            )
             _keep(service, result, arguments.output)
     if arguments.output == RESULT:
         (ROOT / "docs" / "serving.md").write_text(page(json.loads(RESULT.read_text())))
 
 
 def _measured(
-    service: str, tiny: TinyModel, requests: int, counts: list[int], concurrencies: list[int]
+    service: str,
+    tiny: TinyModel,
+    requests: int,
+    counts: list[int],
+    concurrencies: list[int],
+    *,
+    solvers: int,
 ) -> dict[str, Any]:
     reference = BundleReference(folder=tiny.bundle.folder)
     local = local_model(reference)
@@ -115,17 +126,19 @@ def _measured(
     warm_up(local.model, context, local.draw(context, 16, 0))
     backend = LocalBackend([local])
     load = os.getloadavg()[0]
-    with _served(service, backend, reference) as address:
+    with _served(service, backend, reference, solvers) as address:
         rows = asyncio.run(
             _rows(service, address, backend, _questions(tiny), requests, counts, concurrencies)
         )
     backend.close()
-    return {"machine": _machine(load), "days": _DAYS, "rows": rows}
+    found = {"machine": _machine(load), "days": _DAYS, "rows": rows}
+    return found if service == "background" else {**found, "solvers": solvers}
 
 
 @contextlib.contextmanager
-def _served(service: str, backend: LocalBackend, reference: BundleReference) -> Iterator[str]:
-    settings = load_settings(port=0, default_deadline_seconds=_DEADLINE_SECONDS)
+def _served(service: str, backend: LocalBackend, reference: BundleReference, solvers: int) -> Iterator[str]:
+    # Solvers share the cores: a second call at each would wait for the first one's interpreter.
+    settings = load_settings(port=0, default_deadline_seconds=_DEADLINE_SECONDS, solver_calls=1)
     if service == "background":
         with background_server(backend, settings) as address:
             yield address
@@ -133,7 +146,7 @@ def _served(service: str, backend: LocalBackend, reference: BundleReference) -> 
     # Only here is Ray needed.
     from hedgecast_workers.local_service import local_service
 
-    with local_service(reference, settings=settings) as address:
+    with local_service(reference, num_solvers=solvers, settings=settings) as address:
         yield address
 
 

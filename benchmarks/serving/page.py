@@ -51,6 +51,8 @@ def _section(name: str, found: dict[str, Any]) -> str:
     text = f"\n## {_TITLES[name]}\n\n{machine['date']}, {where}, {load};\n{versions}.\n"
     if "days" in found:
         text += f"Requests for {found['days']} days in turn; those that wait together are solved together.\n"
+    if "solvers" in found:
+        text += f"{found['solvers']} solvers, each with one call at a time (`HEDGECAST_SOLVER_CALLS=1`).\n"
     loaded = machine["load_before"] > machine["cores"]
     if loaded:
         text += (
