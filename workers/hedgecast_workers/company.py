@@ -1,8 +1,9 @@
 """Queries for decisions that wait at a gateway while their solvers are busy, and go to one of them together.
 
 What a call to a replica costs the gateway, Ray and the replica's loop hardly grows with what is in it, and
-what a solver has in one call it reads, draws and solves at once. So nobody waits while a solver is free, and
-under load each call takes its share of what is in hand:
+what a solver has in one call it reads, draws and solves at once. So nobody waits where nothing is under way,
+and under load each call takes its share of what is in hand. Who comes when load falls may wait for the end of
+one call though there is room:
 
     call A    1 1 1 1 1 1 1 1 --> solver
     call B    2 2 2 2 2 2 2 2 --> solver       drawn for while A is solved
