@@ -14,9 +14,9 @@ Decide over gRPC against the same work called directly: the same bundle (24 hour
 up), the same requests, no gap replications, callers in closed loops. *direct* is `LocalBackend.answer`, one
 thread that draws and one that solves; *served* is the client's call, conversions of both sides included.
 Blocks of both alternate. The aims: an overhead at the median of one caller of at most 6 ms or 25 %, whichever
-is larger, and at 16 callers three times the requests a second of one. The rate of one caller is measured a
-minute before that of 16, and a shared machine moves by a tenth in between: eight runs of 2026-11-30 at 200
-scenarios through Ray Serve had 2.64 to 3.24 times, 2.9 in the mean (benchmarks/LOG.md).
+is larger, and at 16 callers three times the requests a second of one. The rate of one caller is measured
+before that of 16, and a shared machine moves by a tenth in between: eight runs of 2026-11-30 at 200 scenarios
+through Ray Serve had 2.64 to 3.24 times, 2.9 in the mean (benchmarks/LOG.md).
 
 Made by `make bench-serve` from `benchmarks/results/serve.json`.
 """

@@ -27,7 +27,7 @@ from hedgecast.service.batches import Limits
 from hedgecast.service.budget import Budget
 from hedgecast.service.queries import DecideQuery, Query
 from hedgecast.service.tracing import carrier
-from hedgecast_workers.replies import Reply, ask
+from hedgecast_workers.replies import Reply, ask, with_time_left
 
 _PATIENCE_SECONDS = 5.0
 
@@ -49,15 +49,7 @@ def kind_of(query: Query[Any], limits: Limits) -> Hashable | None:
         return None
     if limits.jobs < 2 or 2 * query.draw_count > limits.weight:
         return None
-    return (
-        query.model,
-        query.scenario_count,
-        query.risk,
-        query.prices,
-        query.gap_replications,
-        frozenset(query.given),
-        query.rungs,
-    )
+    return query.model, query.kind
 
 
 @dataclasses.dataclass(eq=False, slots=True)
@@ -72,8 +64,8 @@ class _Member:
 @dataclasses.dataclass(eq=False, slots=True)
 class _Call:
     members: list[_Member]
-    key: str
-    """By which its replica knows it."""
+    key: str = ""
+    """By which its replica knows it; another one for each try, two of which may meet in one replica."""
     task: asyncio.Task[None] | None = None
     sent: list[_Member] = dataclasses.field(default_factory=list)
     """In the order in which they are in it."""
@@ -138,7 +130,7 @@ class Company:
             in_hand = len(self._waiting) + sum(len(call.members) for call in self._calls)
             size = min(-(-in_hand // self._limit), self._most)
             self._share = min(in_hand // self._limit, self._most)
-            call = _Call(self._waiting[:size], f"{self._name}-{next(_keys)}")
+            call = _Call(self._waiting[:size])
             self._waiting = self._waiting[size:]
             for member in call.members:
                 member.call = call
@@ -177,11 +169,13 @@ class Company:
         call.sent = [member for member in call.members if not member.reply.done()]
         if len(call.sent) == 1:
             return self._alone(call.sent[0])
-        asked = [(_with_time_left(member), member.trace) for member in call.sent]
+        call.key = f"{self._name}-{next(_keys)}"
+        asked = [(with_time_left(member.query, member.budget), member.trace) for member in call.sent]
         return cast(DeploymentResponse, self._solver.answer_all.remote(call.key, asked))
 
     def _alone(self, member: _Member) -> DeploymentResponse:
-        return cast(DeploymentResponse, self._solver.answer.remote(_with_time_left(member), member.trace))
+        query = with_time_left(member.query, member.budget)
+        return cast(DeploymentResponse, self._solver.answer.remote(query, member.trace))
 
     def _withdraw(self, member: _Member) -> None:
         call = member.call
@@ -208,8 +202,3 @@ class Company:
             await self._solver.broadcast("withdraw", withdrawn).results_async(timeout_s=_PATIENCE_SECONDS)
         except Exception as error:  # noqa: BLE001 - whatever it is, work is done that nobody waits for
             log.info("%d calls go on with queries that were withdrawn: %s", len(withdrawn), error)
-
-
-def _with_time_left(member: _Member) -> DecideQuery:
-    # Another try has the time that is left.
-    return dataclasses.replace(member.query, deadline_seconds=member.budget.left)

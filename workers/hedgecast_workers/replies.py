@@ -66,6 +66,11 @@ async def replied(
     return Reply(outcome, tuple(draws))
 
 
+def with_time_left(query: Q, budget: Budget) -> Q:
+    """The query with the time that is left: another try has no more."""
+    return dataclasses.replace(query, deadline_seconds=budget.left)
+
+
 async def ask(send: Callable[[], DeploymentResponse], *, retries: int = 0) -> Any:
     """What a replica returned; a cancelled wait cancels the replica's work.
 

@@ -39,7 +39,7 @@ from hedgecast_workers.denoiser import Denoiser
 from hedgecast_workers.deployments import Component, Replicas, deployment_options
 from hedgecast_workers.observed import observed
 from hedgecast_workers.plan import ServePlan
-from hedgecast_workers.replies import Reply, ask
+from hedgecast_workers.replies import Reply, ask, with_time_left
 from hedgecast_workers.solver import DrawingSolver, Solver
 
 A = TypeVar("A")
@@ -166,8 +166,7 @@ class HandleBackend:
         replicas = pair.denoiser if isinstance(query, ScenariosQuery) else pair.solver
 
         def send() -> DeploymentResponse:
-            # Another try has the time that is left.
-            return replicas.answer.remote(dataclasses.replace(query, deadline_seconds=budget.left), carrier())
+            return replicas.answer.remote(with_time_left(query, budget), carrier())
 
         return cast(Reply, await ask(send, retries=self._retries))
 

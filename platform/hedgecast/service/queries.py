@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
@@ -85,6 +85,12 @@ class DecideQuery(Query[DecideAnswer]):
     """Cheaper ways that it is answered in, because of load."""
     degradation: MeasuredStep | None = None
     """What the step they belong to costs; None: there are none."""
+
+    @property
+    def kind(self) -> Hashable:
+        """Equal for queries that one program solves together: measure, number of scenarios, what is told."""
+        replications = 0 if self.own is not None else self.gap_replications
+        return self.scenario_count, self.risk, self.prices, replications, frozenset(self.given), self.rungs
 
     @property
     def draw_count(self) -> int:

@@ -40,12 +40,8 @@ class Asked:
 
     @property
     def kind(self) -> Hashable:
-        """Of those that can be solved together: one program, measure and number of scenarios."""
-        query, sample = self.query, self.sample
-        replications = query.gap_replications if sample.fresh is not None else 0
-        names = frozenset(sample.given)
-        mapped = Rung.SURROGATE_SOLVER in query.rungs
-        return id(sample.program), query.scenario_count, query.risk, query.prices, replications, names, mapped
+        """Of those that can be solved together: one program, and one kind of query."""
+        return id(self.sample.program), self.query.kind
 
 
 def solve_queries(asked: Sequence[Asked]) -> list[Solution | HedgecastError]:
